@@ -1,0 +1,151 @@
+"""What a user can choose, as frozen dataclasses: a run is its config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal, get_type_hints
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+        name: The dataset: birds, digits, folder, cub or dogs.
+        path: Where the dataset lies: the folder of a `folder` dataset, or the prepared CUB or
+            Dogs. Not needed for birds and digits.
+    """
+
+    name: str = "birds"
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which classifier: a checkpoint folder, or an architecture with weights (or none, to train).
+
+    Attributes:
+        checkpoint: A folder written by `fgvce train` or `fgvce port`; it needs nothing else.
+        arch: small_resnet, resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
+        weights: A .safetensors, .pth, .pt or .ckpt file for `arch`.
+        cut: Where features end and the head begins; by default after the last stage (ResNet) or
+            the last max-pool (VGG). "layer4.0" cuts a ResNet after the first block of its last
+            stage, "conv" a VGG before its last max-pool.
+        widths: Channels of each stage of a small_resnet.
+        blocks: Blocks of each stage of a small_resnet.
+        stem_stride: Stride before the first stage of a small_resnet: 1, 2 or 4.
+        image_size: Height and width of the images, in pixels; by default the architecture's own.
+    """
+
+    checkpoint: str | None = None
+    arch: str | None = None
+    weights: str | None = None
+    cut: str | None = None
+    widths: tuple[int, ...] = (48, 96, 192)
+    blocks: tuple[int, ...] = (1, 1, 1)
+    stem_stride: int = 4
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """The candidate cells that may replace a misclassified image's own.
+
+    Attributes:
+        per_class: Correctly classified reference images of each class (|U|).
+        top_m: Cells kept of each, those that contribute most; None keeps all.
+        reference: "class" offers the cells of the target class, "all" those of every class.
+    """
+
+    per_class: int = 20
+    top_m: int | None = 10
+    reference: Literal["class", "all"] = "class"
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The counterfactual search.
+
+    Attributes:
+        sigma: Width of the Gaussian contribution masks, in cells, for the bank as well; 0 masks
+            single cells.
+        max_iterations: Most edits of one image.
+        lambda_sim: Weight of the cosine similarity of a cell and its replacement.
+        lambda_cls: Weight of the target class's log-probability.
+        chunk: Images searched together on a device; the others wait their turn. A chunk takes as
+            long as its longest search, so 1 wastes no work and a large one keeps a GPU busy. By
+            default 1 on a CPU and the whole batch elsewhere.
+    """
+
+    sigma: float = 0.8
+    max_iterations: int = 100
+    lambda_sim: float = 1.0
+    lambda_cls: float = 1.0
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes, on one machine or many, that share a run and its folder.
+
+    Attributes:
+        cluster: Take the addresses from the cluster's own environment (SLURM, Open MPI, TPU, ...).
+        coordinator: host:port of process 0.
+        num_processes: How many processes there are.
+        process_id: Which one this is, from 0.
+        timeout_s: How long the processes wait for each other, in seconds.
+    """
+
+    cluster: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    timeout_s: int = 300
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """A run: every misclassified image of a split, explained.
+
+    Attributes:
+        data: Which images.
+        model: Which classifier.
+        bank: The candidate cells.
+        search: The counterfactual search.
+        split: The split whose mistakes are explained.
+        reference_split: The split that reference images come from.
+        limit: Look at the first `limit` images of the split only.
+        batch_size: Images in one forward pass, and explanations in one search.
+        part_size: Images of the split in one part of the results; a killed run redoes at most
+            one.
+        dtype: What the backbone computes in; contributions and search are always float32.
+        bank_file: Where the bank is kept, as .npz; by default in the run's folder. Runs whose
+            classifier, references and bank options are the same may share one.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    bank: BankConfig = field(default_factory=BankConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    split: str = "test"
+    reference_split: str = "train"
+    limit: int | None = None
+    batch_size: int = 32
+    part_size: int = 512
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    bank_file: str | None = None
+
+
+def from_dict(kind: type, values: dict[str, Any]) -> Any:
+    """A config dataclass from what `dataclasses.asdict` (and JSON) made of it."""
+    hints = get_type_hints(kind)
+    return kind(
+        **{
+            name: from_dict(hints[name], value)
+            if is_dataclass(hints[name])
+            else tuple(value)
+            if isinstance(value, list)
+            else value
+            for name, value in values.items()
+        }
+    )

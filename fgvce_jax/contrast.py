@@ -1,0 +1,60 @@
+"""Contrastive maps: what spoke for P, and what decides for Q (FG-VCE, Section 3.3, Eq. 10-11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+
+from fgvce_jax.partition import contributions
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+def difference_share(
+    minuend: Float[Array, "n n C"], subtrahend: Float[Array, "n n C"]
+) -> Float[Array, "n n"]:
+    """Each cell's share of sum_channels ReLU(minuend - subtrahend); all zero where that is."""
+    difference = jnp.maximum(minuend - subtrahend, 0).sum(-1)
+    total = difference.sum()
+    return difference / jnp.where(total > 0, total, 1)
+
+
+def weighted_difference(
+    before: Float[Array, "n n C"],
+    after: Float[Array, "n n C"],
+    weight_before: Float[Array, "n n"],
+    weight_after: Float[Array, "n n"],
+) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+    """(invariant, dominant) for given weights: contributions, or another attribution (Fig. 3)."""
+    invariant = weight_before * difference_share(before, after)
+    dominant = weight_after * difference_share(after, before)
+    return invariant, dominant
+
+
+def contrastive_maps(
+    head: Callable[[Any], Any],
+    before: Float[Array, "n n C"],
+    after: Float[Array, "n n C"],
+    predicted: int | Int[Array, ""],
+    target: int | Int[Array, ""],
+    sigma: float = 0.8,
+) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+    """The invariant map (Eq. 10) and the dominant map (Eq. 11), signed, at cell resolution.
+
+    Args:
+        head: Cells [..., n, n, C] to logits [..., K].
+        before: The image's feature map h0.
+        after: The edited feature map h*.
+        predicted: The class P that the model said.
+        target: The class Q that is correct.
+        sigma: Width of the contribution masks, in cells.
+    """
+    return weighted_difference(
+        before,
+        after,
+        contributions(head, before, predicted, sigma),
+        contributions(head, after, target, sigma),
+    )

@@ -1,0 +1,24 @@
+"""What a user can get wrong, in one line each; the command line turns these into exit code 2."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """An input that cannot be used. The message names the thing and what was expected."""
+
+
+class UnreadableImage(InputError):
+    """One image that cannot be decoded; a run skips it, names it and goes on.
+
+    Attributes:
+        id: The example's id, usually its path inside the dataset.
+        why: What is wrong with it.
+    """
+
+    def __init__(self, id: str, why: str):
+        super().__init__(f"image {id}: {why}")
+        self.id = id
+        self.why = why
+
+    def __reduce__(self):  # so that it survives the way back from a worker process
+        return (UnreadableImage, (self.id, self.why))

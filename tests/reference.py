@@ -1,0 +1,104 @@
+"""SPEC-level FG-VCE in float64 NumPy, one cell and one candidate at a time: what tests hold to."""
+
+import numpy as np
+
+
+def softmax(z):
+    e = np.exp(z - z.max())
+    return e / e.sum()
+
+
+def pooled_linear(kernel, bias):
+    kernel, bias = np.float64(kernel), np.float64(bias)
+    return lambda cells: cells.mean((0, 1)) @ kernel + bias
+
+
+def dense(kernel, bias, layers):
+    """Fully connected layers on [n, n, C] cells, ReLU between them."""
+    first = np.float64(kernel)
+
+    def head(cells):
+        z = np.float64(bias).copy()
+        for i in range(cells.shape[0]):
+            for j in range(cells.shape[1]):
+                z += cells[i, j] @ first[i, j]
+        for weight, offset in layers:
+            z = np.maximum(z, 0) @ np.float64(weight) + np.float64(offset)
+        return z
+
+    return head
+
+
+def gaussian(n, i, j, sigma):
+    """G_k centred on cell (i, j)."""
+    mask = np.zeros((n, n))
+    for x in range(n):
+        for y in range(n):
+            if sigma == 0:
+                mask[x, y] = float((x, y) == (i, j))
+            else:
+                mask[x, y] = np.exp(-((x - i) ** 2 + (y - j) ** 2) / (2 * sigma**2))
+    return mask
+
+
+def contributions(head, cells, c, sigma):
+    n = len(cells)
+    whole = softmax(head(cells))[c]
+    s = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            s[i, j] = whole - softmax(head(cells * (1 - gaussian(n, i, j, sigma))[..., None]))[c]
+    return s
+
+
+def cosine(a, b):
+    product = np.linalg.norm(a) * np.linalg.norm(b)
+    return a @ b / product if product > 0 else 0.0
+
+
+def counterfactual(head, cells, target, candidates, sigma=0.8, max_iterations=100):
+    """Returns (edited cells, [(cell, candidate)], flipped, [p_target])."""
+    h = np.float64(cells).copy()
+    n = len(h)
+    replaced, edits, p = set(), [], [softmax(head(h))[target]]
+    while np.argmax(head(h)) != target and len(edits) < min(max_iterations, n * n):
+        s = contributions(head, h, np.argmax(head(h)), sigma).reshape(-1)
+        cell = max((k for k in range(n * n) if k not in replaced), key=lambda k: (s[k], -k))
+        i, j = divmod(cell, n)
+        scores = []
+        for u in candidates:
+            trial = h.copy()
+            trial[i, j] = u
+            scores.append(cosine(h[i, j], u) + np.log(softmax(head(trial))[target]))
+        best = int(np.argmax(scores))
+        h[i, j] = candidates[best]
+        replaced.add(cell)
+        edits.append((cell, best))
+        p.append(softmax(head(h))[target])
+    return h, edits, bool(np.argmax(head(h)) == target), p
+
+
+def contrastive_maps(head, before, after, predicted, target, sigma):
+    def share(a, b):
+        d = np.maximum(a - b, 0).sum(-1)
+        return d / d.sum() if d.sum() > 0 else d
+
+    invariant = contributions(head, before, predicted, sigma) * share(before, after)
+    dominant = contributions(head, after, target, sigma) * share(after, before)
+    return invariant, dominant
+
+
+def candidate_bank(head, features, labels, classes, per_class, top_m, sigma):
+    """{class: [(image, cell, vector)]}, image by image, best cell first."""
+    bank = {}
+    for c in range(classes):
+        entries, used = [], 0
+        for image, (cells, label) in enumerate(zip(np.float64(features), labels, strict=True)):
+            if label != c or used == per_class or np.argmax(head(cells)) != c:
+                continue
+            used += 1
+            s = contributions(head, cells, c, sigma).reshape(-1)
+            for cell in sorted(range(s.size), key=lambda k: (-s[k], k))[:top_m]:
+                entries.append((image, cell, cells.reshape(s.size, -1)[cell]))
+        bank[c] = entries
+    return bank
