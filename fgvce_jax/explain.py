@@ -1,0 +1,227 @@
+"""From images to explanations: the four steps as one jitted, batched, device-sharded pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from fgvce_jax.bank import Bank, check_labels, pad_batch
+from fgvce_jax.config import SearchConfig
+from fgvce_jax.contrast import weighted_difference
+from fgvce_jax.errors import InputError
+from fgvce_jax.heads import SearchHead, searchable
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.partition import gaussian_kernels, row_contributions
+from fgvce_jax.search import cosine, edited_cells, search_rows
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Explanation:
+    """Why the model said P and not Q, for a batch; T = min(max_iterations, n^2).
+
+    Attributes:
+        predicted: P, the class that the model says, int32 [B].
+        target: Q, the correct class, int32 [B].
+        flipped: Whether the edited feature map is classified as Q, bool [B].
+        num_edits: Replaced cells, int32 [B]; 0 where P = Q, and where the bank has no candidate.
+        edit_cell: The cell of each edit in order, row-major, int32 [B, T], -1 where unused.
+        edit_candidate: The bank's candidate that replaced it, int32 [B, T], -1 where unused.
+        edit_similarity: Cosine similarity of the two, float32 [B, T], 0 where unused.
+        p_target: Probability of Q before the first edit and after each, float32 [B, T + 1]; the
+            last value is repeated to the end.
+        contributions_before: What each cell adds to P in the image, [B, n, n], in [-1, 1].
+        contributions_after: What each cell adds to Q after the edits, [B, n, n], in [-1, 1].
+        invariant: Map of what spoke for P (Eq. 10), [B, n, n], signed.
+        dominant: Map of what decides for Q (Eq. 11), [B, n, n], signed.
+    """
+
+    predicted: Int[Array, "B"]
+    target: Int[Array, "B"]
+    flipped: Bool[Array, "B"]
+    num_edits: Int[Array, "B"]
+    edit_cell: Int[Array, "B T"]
+    edit_candidate: Int[Array, "B T"]
+    edit_similarity: Float[Array, "B T"]
+    p_target: Float[Array, "B T + 1"]
+    contributions_before: Float[Array, "B n n"]
+    contributions_after: Float[Array, "B n n"]
+    invariant: Float[Array, "B n n"]
+    dominant: Float[Array, "B n n"]
+
+
+def explain_one(
+    head: SearchHead,
+    bank: Bank,
+    cells: Float[Array, "n n C"],
+    target: Int[Array, ""],
+    config: SearchConfig,
+) -> Explanation:
+    """The explanation of one feature map, without the batch axis."""
+    n = cells.shape[0]
+    kernels = gaussian_kernels(n, config.sigma)
+    candidates, norms, prepared, valid = jax.tree.map(
+        lambda leaf: leaf[bank.group(target)], (bank.cells, bank.norms, bank.prepared, bank.valid)
+    )
+    rows = head.rows(cells)
+    state = search_rows(
+        head,
+        rows,
+        target,
+        candidates,
+        prepared,
+        valid,
+        cosine(cells.reshape(n * n, -1), candidates, norms),
+        kernels,
+        config.max_iterations,
+        config.lambda_sim,
+        config.lambda_cls,
+    )
+    predicted = jnp.argmax(head.logits(rows))
+    before = row_contributions(head, rows, predicted, kernels).reshape(n, n)
+    after = row_contributions(head, state.rows, target, kernels).reshape(n, n)
+    edited = edited_cells(cells, candidates, state.source)
+    invariant, dominant = weighted_difference(cells, edited, before, after)
+    return Explanation(
+        predicted=predicted,
+        target=target,
+        flipped=state.predicted == target,
+        num_edits=state.num_edits,
+        edit_cell=state.edit_cell,
+        edit_candidate=state.edit_candidate,
+        edit_similarity=state.edit_similarity,
+        p_target=state.p_target,
+        contributions_before=before,
+        contributions_after=after,
+        invariant=invariant,
+        dominant=dominant,
+    )
+
+
+def explain_cells(
+    head: SearchHead,
+    bank: Bank,
+    cells: Float[Array, "B n n C"],
+    labels: Int[Array, "B"],
+    config: SearchConfig,
+) -> Explanation:
+    """Explanations of a batch of feature maps, `config.chunk` of them searched together."""
+    chunk = config.chunk or (1 if jax.default_backend() == "cpu" else len(labels))
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(
+            lambda one: explain_one(head, bank, *one, config),
+            (cells, labels),
+            batch_size=min(chunk, len(labels)),
+        )
+
+
+def _sharded(function, devices: tuple[jax.Device, ...]):
+    """`function(*shared, *per_image)`... with its last two arguments split over `devices`."""
+    mesh = Mesh(np.array(devices), ("images",))
+    split, whole = PartitionSpec("images"), PartitionSpec()
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(whole, whole, split, split), out_specs=split, check_vma=False
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "devices"))
+def _explain_images(clf, bank, images, labels, *, config, devices):
+    def local(clf, bank, images, labels):
+        return explain_cells(searchable(clf.head), bank, clf.features(images), labels, config)
+
+    return _sharded(local, devices)(clf, bank, images, labels)
+
+
+@partial(jax.jit, static_argnames=("config", "devices"))
+def explain_features(
+    head: SearchHead,
+    bank: Bank,
+    cells: Float[Array, "B n n C"],
+    labels: Int[Array, "B"],
+    *,
+    config: SearchConfig,
+    devices: tuple[jax.Device, ...],
+) -> Explanation:
+    """As `explain`, for features that are already there; B a multiple of the devices."""
+
+    def local(head, bank, cells, labels):
+        return explain_cells(head, bank, cells, labels, config)
+
+    return _sharded(local, devices)(head, bank, cells, labels)
+
+
+def explain(
+    clf: Classifier,
+    bank: Bank,
+    images: Float[Array, "B H W 3"],
+    labels: Int[Array, "B"],
+    *,
+    sigma: float = 0.8,
+    max_iterations: int = 100,
+    lambda_sim: float = 1.0,
+    lambda_cls: float = 1.0,
+    chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Explanation:
+    """Explain why each image is not classified as its label (FG-VCE, Section 3).
+
+    An image that is classified as its label gets no edits and maps of zeros.
+
+    Args:
+        clf: The classifier.
+        bank: Candidates, from `build_bank` with the same classifier.
+        images: float32 in [0, 1].
+        labels: The correct class of each image.
+        sigma: Width of the contribution masks, in cells.
+        max_iterations: Most edits of one image.
+        lambda_sim: Weight of the similarity of a cell and its replacement.
+        lambda_cls: Weight of the target's log-probability.
+        chunk: Images searched together, see `SearchConfig`.
+        devices: The devices that share the batch; all local ones by default.
+
+    Raises:
+        InputError: Images of the wrong rank, size or range, labels outside the classes, or a bank
+            of another classifier.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images)
+    check_labels(labels, clf.num_classes)
+    if len(images) != len(labels):
+        raise InputError(f"labels: expected {len(images)}, one per image, got {len(labels)}")
+    if len(bank.references) != clf.num_classes:
+        raise InputError(
+            f"bank: built for {len(bank.references)} classes, the classifier has {clf.num_classes}"
+        )
+    devices = tuple(devices or jax.local_devices())
+    padded = -(-len(images) // len(devices)) * len(devices)
+    out = _explain_images(
+        clf,
+        bank,
+        pad_batch(images, padded),
+        pad_batch(labels, padded),
+        config=SearchConfig(sigma, max_iterations, lambda_sim, lambda_cls, chunk),
+        devices=devices,
+    )
+    return jax.tree.map(lambda leaf: leaf[: len(images)], out)
+
+
+def check_images(images: np.ndarray) -> None:
+    """Raise InputError unless `images` are float [B, H, W, 3] with B > 0 and values in [0, 1]."""
+    if images.ndim != 4 or images.shape[-1] != 3 or not images.shape[0]:
+        raise InputError(f"images: expected [B, H, W, 3], got {list(images.shape)}")
+    if not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"images: expected float values in [0, 1], got {images.dtype}")
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise InputError(
+            f"images: expected values in [0, 1], got {images.min():.3g} to {images.max():.3g}"
+        )
