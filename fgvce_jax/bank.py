@@ -26,7 +26,7 @@ Loader = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Any]]]
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bank:
     """Candidate cells in G groups of N places; a group serves one class, or all (G = 1).
 

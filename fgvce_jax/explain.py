@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explanation:
     """Why the model said P and not Q, for a batch; T = min(max_iterations, n^2).
 

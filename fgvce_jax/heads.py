@@ -87,7 +87,7 @@ class AdditiveHead(SearchHead):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PooledLinear(AdditiveHead):
     """Global average pooling and a linear layer (ResNet): A_k = kernel, g(z) = z / n^2 + bias.
 
@@ -116,7 +116,7 @@ class PooledLinear(AdditiveHead):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dense(AdditiveHead):
     """Fully connected layers on the flattened cells (VGG): A_k = kernel[k], g the other layers.
 
@@ -153,7 +153,7 @@ class Dense(AdditiveHead):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Direct(SearchHead):
     """Any function from cells to logits, by whole passes: the plain definition of every operation.
 

@@ -1,0 +1,30 @@
+"""FG-VCE: why an image classifier said P and not Q, down to the part of the object."""
+
+from fgvce_jax.bank import Bank, build_bank
+from fgvce_jax.contrast import contrastive_maps
+from fgvce_jax.errors import InputError
+from fgvce_jax.explain import Explanation, explain
+from fgvce_jax.heads import AdditiveHead, Dense, Direct, PooledLinear
+from fgvce_jax.models import Classifier, load_classifier
+from fgvce_jax.partition import contributions
+from fgvce_jax.search import Counterfactual, counterfactual
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdditiveHead",
+    "Bank",
+    "Classifier",
+    "Counterfactual",
+    "Dense",
+    "Direct",
+    "Explanation",
+    "InputError",
+    "PooledLinear",
+    "build_bank",
+    "contrastive_maps",
+    "contributions",
+    "counterfactual",
+    "explain",
+    "load_classifier",
+]

@@ -1,0 +1,164 @@
+"""The files of a dataset as it is distributed: in a folder, in archives, or some of each."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from fgvce_jax.errors import InputError
+
+
+class Stored(NamedTuple):
+    """Where a file's bytes lie: `size` bytes at `offset` of `path`."""
+
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files by name.
+
+    Attributes:
+        where: The folder or archives, for messages.
+        stored: "/"-separated names, as in the folder or archive, and where each lies.
+    """
+
+    where: str
+    stored: Mapping[str, Stored]
+
+    def matching(self, pattern: str) -> list[str]:
+        """Names in which the regular expression `pattern` is found, shortest first."""
+        return sorted(filter(re.compile(pattern).search, self.stored), key=lambda n: (len(n), n))
+
+    def read(self, name: str) -> bytes:
+        """A file's content."""
+        path, offset, size = self.stored[name]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def open(self, name: str) -> StoredFile:
+        """A file to `read` later."""
+        return StoredFile(self, name)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file whose bytes are fetched when they are asked for."""
+
+    files: Files
+    name: str
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self.files.read(self.name)
+
+
+Report = Callable[[str, int, int], None]
+"""Told of progress: report(what is being done, how much is done, of how much)."""
+
+
+def open_files(
+    path: str | Path, archives: Mapping[str, str], scratch: Path, report: Report
+) -> Files:
+    """List the files of a folder or an archive.
+
+    Args:
+        path: A folder, a .tar or a .tar.gz (.tgz).
+        archives: Archives that a folder may hold in place of their extracted content, each with a
+            regular expression that finds a name in the folder where it was extracted.
+        scratch: Where a compressed archive is uncompressed to.
+        report: Told of the bytes of a compressed archive that are read.
+
+    Raises:
+        InputError: No such path, or an archive that is damaged or cut short.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return Files(str(path), _list_archive(path, scratch, report))
+    if not path.is_dir():
+        raise InputError(f"{path}: expected a folder or an archive")
+    files = Files(str(path), dict(_walk(path)))
+    for name, extracted in archives.items():
+        if (path / name).is_file() and not files.matching(extracted):
+            files = Files(
+                files.where, {**_list_archive(path / name, scratch, report), **files.stored}
+            )
+    return files
+
+
+def open_all(
+    paths: Sequence[Path], archives: Mapping[str, str], scratch: Path, report: Report
+) -> Files:
+    """The files of several folders or archives together; see `open_files`."""
+    stored: dict[str, Stored] = {}
+    for path in paths:
+        stored |= open_files(path, archives, scratch, report).stored
+    return Files(", ".join(map(str, paths)), stored)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Stored]]:
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in names:
+            path = os.path.join(parent, name)
+            if os.path.isfile(path):
+                relative = os.path.relpath(path, folder).replace(os.sep, "/")
+                yield relative, Stored(path, 0, os.path.getsize(path))
+
+
+def _list_archive(path: Path, scratch: Path, report: Report) -> dict[str, Stored]:
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    tar = _uncompress(path, scratch, report) if compressed else path
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            members = [m for m in archive if m.isreg()]
+            end = archive.offset
+    except tarfile.TarError as error:
+        raise InputError(
+            f"{path}: {error}; expected a whole tar archive (is the download complete?)"
+        ) from error
+    # An archive cut off exactly between two members reads well but for the empty block at its end.
+    if tar.stat().st_size < end + tarfile.BLOCKSIZE:
+        raise InputError(f"{path}: cut short; expected an archive with an end-of-archive mark")
+    return {m.name.removeprefix("./"): Stored(str(tar), m.offset_data, m.size) for m in members}
+
+
+def _uncompress(path: Path, scratch: Path, report: Report) -> Path:
+    """The .tar in a .tar.gz, so that its members can be read in any order. Kept in `scratch`."""
+    import gzip
+
+    status = path.stat()
+    tar = scratch / f"{path.name}-{status.st_size}-{status.st_mtime_ns}.tar"
+    if tar.exists():
+        return tar
+    scratch.mkdir(parents=True, exist_ok=True)
+    part = tar.with_suffix(f".{os.getpid()}.part")
+    try:
+        with (
+            open(path, "rb") as packed,
+            gzip.open(packed, "rb") as source,
+            open(part, "wb") as target,
+        ):
+            while block := source.read(1 << 20):
+                target.write(block)
+                report(f"uncompressing {path.name}", packed.tell(), status.st_size)
+            target.flush()
+            os.fsync(target.fileno())
+        part.replace(tar)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(
+            f"{path}: {error}; expected a whole .tar.gz archive (is the download complete?)"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return tar

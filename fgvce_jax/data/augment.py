@@ -1,0 +1,98 @@
+"""Random changes to a training image that leave its class alone, made inside the jitted step.
+
+The image functions are dm-pix's; each is for one image and is `vmap`ped over the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import dm_pix as pix
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Key
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are varied.
+
+    Attributes:
+        flip: Mirror left and right, every other time.
+        crop_padding: Pixels by which the edges are repeated before a crop of the image's own size
+            is taken at random; 0 for none.
+        crop_scale: Smallest part of the area that a random resized crop keeps, in (0, 1]; 1 for
+            no such crop.
+        colour_jitter: Strength of random brightness (added), contrast and saturation (factors
+            around 1), in [0, 1); 0 for none.
+    """
+
+    flip: bool = True
+    crop_padding: int = 0
+    crop_scale: float = 1.0
+    colour_jitter: float = 0.0
+
+    def __post_init__(self):
+        if self.crop_padding < 0:
+            raise InputError(f"augment.crop_padding: expected 0 or more, got {self.crop_padding}")
+        if not 0 < self.crop_scale <= 1:
+            raise InputError(f"augment.crop_scale: expected in (0, 1], got {self.crop_scale}")
+        if not 0 <= self.colour_jitter < 1:
+            raise InputError(f"augment.colour_jitter: expected in [0, 1), got {self.colour_jitter}")
+
+
+def augment(
+    config: AugmentConfig, key: Key[Array, ""], image: Float[Array, "H W 3"]
+) -> Float[Array, "H W 3"]:
+    """A random variant of `image`, values in [0, 1] before and after."""
+    flip_key, shift_key, crop_key, colour_key = jax.random.split(key, 4)
+    if config.flip:
+        image = pix.random_flip_left_right(flip_key, image)
+    if config.crop_padding:
+        pad = (config.crop_padding, config.crop_padding)
+        padded = jnp.pad(image, (pad, pad, (0, 0)), mode="edge")
+        image = pix.random_crop(shift_key, padded, image.shape)
+    if config.crop_scale < 1:
+        image = random_resized_crop(crop_key, image, config.crop_scale)
+    if config.colour_jitter:
+        image = _colour_jitter(colour_key, image, config.colour_jitter)
+    return image
+
+
+def random_resized_crop(
+    key: Key[Array, ""], image: Float[Array, "H W 3"], smallest: float
+) -> Float[Array, "H W 3"]:
+    """A random window of `image`, resized to its size (Szegedy et al. 2015, "Inception").
+
+    The window covers a share of the area uniform in [smallest, 1]; its aspect ratio is
+    log-uniform in [3/4, 4/3] as far as the image allows.
+    """
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, minval=smallest, maxval=1.0)
+    ratio = jnp.exp(jax.random.uniform(ratio_key, minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
+    share = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # of height, of width
+    size = jnp.asarray(image.shape[:2], jnp.float32)
+    start = jax.random.uniform(place_key, (2,)) * (1 - share) * size
+    return jax.image.scale_and_translate(
+        image, image.shape, (0, 1), 1 / share, -start / share, method="linear"
+    )
+
+
+def _colour_jitter(
+    key: Key[Array, ""], image: Float[Array, "H W 3"], strength: float
+) -> Float[Array, "H W 3"]:
+    low, high = 1 - strength, 1 + strength
+    changes = (
+        partial(pix.random_brightness, max_delta=strength),
+        partial(pix.random_contrast, lower=low, upper=high),
+        partial(pix.random_saturation, lower=low, upper=high),
+    )
+    for change, change_key in zip(changes, jax.random.split(key, len(changes)), strict=True):
+        image = jnp.clip(change(change_key, image), 0, 1)
+    return image

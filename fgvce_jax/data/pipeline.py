@@ -1,0 +1,319 @@
+"""The input pipeline: decode, resize, batch, in a fixed order, on threads or processes (Grain).
+
+A dataset decodes (and turns an image as its EXIF data says); this module resizes as the
+classifier's own preprocessing says and moves the keypoints along with every geometric step.
+Images that cannot be read are left out and reported, in order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fgvce_jax.data import keypoints as kp
+from fgvce_jax.data.example import Dataset
+from fgvce_jax.errors import InputError, UnreadableImage
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, UInt8
+
+log = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """b examples of one size.
+
+    Attributes:
+        index: Their places in the dataset, int32 [b].
+        image: uint8 [b, S, S, 3].
+        label: int32 [b].
+        id: Their ids, b strings.
+        keypoints: float32 [b, P, 3], (x, y, visible) in pixels of `image`; None where unknown.
+    """
+
+    index: Int[np.ndarray, " b"]
+    image: UInt8[np.ndarray, "b S S 3"]
+    label: Int[np.ndarray, " b"]
+    id: list[str]
+    keypoints: Float[np.ndarray, "b P 3"] | None
+
+
+# --- one image ----------------------------------------------------------------------------------
+
+
+class _Geometry(NamedTuple):
+    """Resize to `resized` (width, height), then cut `size` x `size` at (left, top)."""
+
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+    size: int
+
+
+def _geometry(width: int, height: int, image_size: int, resize_to: int | None) -> _Geometry:
+    if resize_to is None:
+        return _Geometry((image_size, image_size), (0, 0), image_size)
+    if resize_to < image_size:
+        raise InputError(f"resize_to {resize_to}: expected at least the image size, {image_size}")
+    short = min(width, height)
+    # Rounded down for the long side and to even for the corner, as torchvision does it.
+    resized = (width * resize_to // short, height * resize_to // short)
+    corner = (round((resized[0] - image_size) / 2), round((resized[1] - image_size) / 2))
+    return _Geometry(resized, corner, image_size)
+
+
+def preprocess(
+    image: UInt8[np.ndarray, "H W 3"], image_size: int, resize_to: int | None = None
+) -> UInt8[np.ndarray, "S S 3"]:
+    """An image as the classifier takes it, antialiased bilinear.
+
+    Args:
+        image: Any size.
+        image_size: S, in pixels.
+        resize_to: None resizes to S x S directly, whatever the shape. Otherwise the short side is
+            resized to this many pixels and the centre S x S is cut out.
+
+    Raises:
+        InputError: `resize_to` below `image_size`.
+    """
+    height, width = image.shape[:2]
+    resized, (left, top), size = _geometry(width, height, image_size, resize_to)
+    if resized != (width, height):
+        from PIL import Image
+
+        image = np.asarray(Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR))
+    return np.ascontiguousarray(image[top : top + size, left : left + size])
+
+
+def move_keypoints(
+    keypoints: Float[np.ndarray, "P 3"],
+    height: int,
+    width: int,
+    image_size: int,
+    resize_to: int | None = None,
+) -> Float[np.ndarray, "P 3"]:
+    """Keypoints of a height x width image, moved as `preprocess` moves its pixels.
+
+    A point outside the result, or already outside the image, becomes invisible.
+    """
+    resized, corner, size = _geometry(width, height, image_size, resize_to)
+    scale = (resized[0] / width, resized[1] / height)
+    inside = kp.move(keypoints, (1.0, 1.0), (0.0, 0.0), (width, height))
+    return kp.move(inside, scale, corner, (size, size))
+
+
+class _Item(NamedTuple):
+    index: int
+    image: np.ndarray
+    label: int
+    id: str
+    keypoints: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Index -> item, or the error that says why there is none; can travel to a worker process."""
+
+    dataset: Dataset
+    image_size: int
+    resize_to: int | None
+
+    def __call__(self, index: int) -> _Item | UnreadableImage:
+        index = int(index)
+        try:
+            example = self.dataset[index]
+        except UnreadableImage as error:
+            return error
+        image = preprocess(example.image, self.image_size, self.resize_to)
+        points = example.keypoints
+        if points is not None:
+            height, width = example.image.shape[:2]
+            points = move_keypoints(points, height, width, self.image_size, self.resize_to)
+        return _Item(index, image, int(example.label), example.id, points)
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+def warn_skipped(error: UnreadableImage) -> None:
+    """Log an image that was left out."""
+    log.warning("skipped %s: %s", error.id, error.why)
+
+
+def batches(
+    dataset: Dataset,
+    indices: Sequence[int] | Int[np.ndarray, " N"],
+    batch_size: int,
+    image_size: int,
+    resize_to: int | None = None,
+    *,
+    num_workers: int = 0,
+    on_skip: Callable[[UnreadableImage], None] = warn_skipped,
+) -> Iterator[Batch]:
+    """The examples at `indices`, in that order; the last batch may be short.
+
+    An image that cannot be read is left out, its batch filled with the next one, and `on_skip` is
+    called with the error before that batch is given out. Reading ahead is limited to a few
+    batches, so memory does not grow with `indices`.
+
+    Args:
+        dataset: Random access to examples. Its images are decoded by as many threads as there are
+            processors, or, where it has an attribute `in_memory` that is true, by the caller's.
+        indices: Places in `dataset`.
+        batch_size: b.
+        image_size: S, in pixels.
+        resize_to: See `preprocess`.
+        num_workers: Processes to decode in; 0 for threads only, which is enough for a few
+            processors (decoding and resizing release the GIL). Ignored `in_memory`: a process
+            would need a copy of the data.
+        on_skip: Told of every image left out, in order.
+    """
+    options = (batch_size, image_size, resize_to, num_workers)
+    _geometry(image_size, image_size, image_size, resize_to)  # an error now, not in a thread
+    return _batched(_items(dataset, indices, *options, on_skip), batch_size)
+
+
+def _items(
+    dataset: Dataset,
+    indices: Sequence[int] | np.ndarray,
+    batch_size: int,
+    image_size: int,
+    resize_to: int | None,
+    num_workers: int,
+    on_skip: Callable[[UnreadableImage], None],
+) -> Iterator[_Item]:
+    """The readable ones among `indices`, in order, read ahead by about two batches."""
+    import grain
+
+    threads = os.cpu_count() or 1
+    if getattr(dataset, "in_memory", False):
+        num_workers = threads = 0
+    stream = grain.MapDataset.source(np.asarray(indices, np.int64)).map(
+        _Load(dataset, image_size, resize_to)
+    )
+    stream = stream.to_iter_dataset(
+        grain.ReadOptions(
+            num_threads=1 if num_workers else threads,
+            prefetch_buffer_size=2 * batch_size if threads else 0,
+        )
+    )
+    if num_workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain's worker processes read flags
+            flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(
+            grain.multiprocessing.MultiprocessingOptions(
+                num_workers=num_workers, per_worker_buffer_size=2 * batch_size // num_workers + 1
+            )
+        )
+    reader = iter(stream)
+    try:
+        for item in reader:
+            if isinstance(item, UnreadableImage):
+                on_skip(item)
+            else:
+                yield item
+    finally:
+        reader.close()
+
+
+def _batched(items: Iterator[_Item], batch_size: int) -> Iterator[Batch]:
+    while batch := list(itertools.islice(items, batch_size)):
+        yield _stack(batch)
+
+
+def _stack(items: list[_Item]) -> Batch:
+    index, image, label, ids, points = zip(*items, strict=True)
+    return Batch(
+        np.array(index, np.int32),
+        np.stack(image),
+        np.array(label, np.int32),
+        list(ids),
+        None if points[0] is None else np.stack(points),
+    )
+
+
+def image_loader(
+    dataset: Dataset,
+    batch_size: int,
+    image_size: int,
+    resize_to: int | None = None,
+    **options: Any,
+) -> Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]:
+    """`build_bank`'s view of a dataset: indices -> batches (indices [b], images [b, S, S, 3]).
+
+    Images are float32 in [0, 1]. `options` are those of `batches`.
+    """
+
+    def load(indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in batches(dataset, indices, batch_size, image_size, resize_to, **options):
+            yield batch.index, batch.image / np.float32(255)
+
+    return load
+
+
+def epoch_order(
+    size: int, seed: int, epoch: int, process_index: int = 0, process_count: int = 1
+) -> Int[np.ndarray, " M"]:
+    """This process's share of 0 ... size - 1, in the order that (seed, epoch) determine.
+
+    All shares have the same length; what is left over is dropped, another part every epoch.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(size)
+    return order[: size - size % process_count][process_index::process_count]
+
+
+def training_batches(
+    dataset: Dataset,
+    batch_size: int,
+    image_size: int,
+    resize_to: int | None = None,
+    *,
+    seed: int,
+    epoch: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    on_skip: Callable[[UnreadableImage], None] = warn_skipped,
+) -> Iterator[Batch]:
+    """One epoch, shuffled: len(dataset) // process_count // batch_size whole batches.
+
+    The number holds even where images cannot be read (their places are taken by others of
+    the split), so that the processes of a run and its learning rate stay in step. What is
+    given out is a function of (dataset, seed, epoch, process) alone.
+
+    Args:
+        dataset, batch_size, image_size, resize_to, num_workers, on_skip: As for `batches`;
+            `batch_size` is this process's.
+        seed: Of the run.
+        epoch: From 0.
+        process_index: Which share to read.
+        process_count: How many shares there are.
+
+    Raises:
+        InputError: Fewer images than a batch holds, or too few that can be read.
+    """
+    order = epoch_order(len(dataset), seed, epoch, process_index, process_count)
+    count = len(order) // batch_size
+    if count == 0:
+        raise InputError(
+            f"batch_size {batch_size}: expected at most {len(order)}, the images of one process"
+        )
+    wanted, spare = order[: count * batch_size], order[count * batch_size :]
+    options = (batch_size, image_size, resize_to, num_workers, on_skip)
+    _geometry(image_size, image_size, image_size, resize_to)
+
+    def items() -> Iterator[_Item]:
+        for indices in (wanted, spare, wanted):
+            yield from _items(dataset, indices, *options)
+        raise InputError(
+            f"training images: fewer than {len(wanted) // 2} of {len(order)} can be read"
+        )
+
+    return itertools.islice(_batched(items(), batch_size), count)

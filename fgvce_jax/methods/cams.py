@@ -1,0 +1,92 @@
+"""Class activation maps weighted by gradients: GradCAM (Selvaraju et al., ICCV 2017), GradCAM++
+(Chattopadhyay et al., WACV 2018) and LayerCAM (Jiang et al., TIP 2021).
+
+Each is ReLU(sum_c w_c h_c), h the cells and w made of the gradient g of the class logit with
+respect to them. A *weighting* maps (h, g) of one sample to w, [n, n, C] or [C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.methods.scores import cell_gradients, pick
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from fgvce_jax.models.classifier import Classifier
+
+    Weighting = Callable[[Float[Array, "n n C"], Float[Array, "n n C"]], Any]
+
+
+def gradcam_weights(
+    cells: Float[Array, "n n C"], gradient: Float[Array, "n n C"]
+) -> Float[Array, "C"]:
+    """The gradient's mean over cells."""
+    return gradient.mean((0, 1))
+
+
+def gradcampp_weights(
+    cells: Float[Array, "n n C"], gradient: Float[Array, "n n C"]
+) -> Float[Array, "C"]:
+    """sum_ij alpha ReLU(g), alpha = g^2 / (2 g^2 + sum_ab h g^3), and 0 where that is 0 / 0."""
+    square = gradient**2
+    divisor = 2 * square + (cells * gradient**3).sum((0, 1))
+    alpha = jnp.where(divisor != 0, square / jnp.where(divisor != 0, divisor, 1), 0)
+    return (alpha * jax.nn.relu(gradient)).sum((0, 1))
+
+
+def layercam_weights(
+    cells: Float[Array, "n n C"], gradient: Float[Array, "n n C"]
+) -> Float[Array, "n n C"]:
+    """The gradient's positive part, cell by cell."""
+    return jax.nn.relu(gradient)
+
+
+def weighted_cells(
+    weighting: Weighting,
+    head: Callable[[Any], Any],
+    cells: Float[Array, "B n n C"],
+    classes: Int[Array, "B"],
+) -> Float[Array, "B n n C"]:
+    """The terms w_c h_c of a map, before their sum over channels."""
+    gradients = cell_gradients(head, cells, lambda logits: pick(logits, classes))
+    return jax.vmap(lambda h, g: weighting(h, g) * h)(cells, gradients)
+
+
+def _cam(
+    weighting: Weighting,
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+) -> Float[Array, "B n n"]:
+    terms = weighted_cells(weighting, clf.head, clf.features(images), classes)
+    return jax.nn.relu(terms.sum(-1))
+
+
+@jax.jit
+def gradcam(
+    clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
+) -> Float[Array, "B n n"]:
+    """ReLU(sum_c mean_ij(g_c) h_c): GradCAM, not normalised."""
+    return _cam(gradcam_weights, clf, images, classes)
+
+
+@jax.jit
+def gradcampp(
+    clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
+) -> Float[Array, "B n n"]:
+    """ReLU(sum_c w_c h_c) with w of `gradcampp_weights`: GradCAM++, not normalised."""
+    return _cam(gradcampp_weights, clf, images, classes)
+
+
+@jax.jit
+def layercam(
+    clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
+) -> Float[Array, "B n n"]:
+    """ReLU(sum_c ReLU(g_c) h_c), weighted cell by cell: LayerCAM, not normalised."""
+    return _cam(layercam_weights, clf, images, classes)

@@ -1,0 +1,135 @@
+"""CCE: what an attack that makes the model say Q does to a saliency map.
+
+"Counterfactual-based Saliency Map: Towards Visual Contrastive Explanations for Neural Networks"
+(Wang et al., ICCV 2023), with projected gradient descent (Madry et al., 2017) as its attack.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.methods.cams import gradcam
+from fgvce_jax.methods.fgvce import Attribution, partition_weight
+from fgvce_jax.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+
+
+class Attack(NamedTuple):
+    """What a targeted attack came to.
+
+    Attributes:
+        images: The attacked images, [B, H, W, 3] in [0, 1].
+        flipped: Whether the classifier says the target now, bool [B].
+        num_steps: Steps made, int32 [B].
+    """
+
+    images: Float[Array, "B H W 3"]
+    flipped: Bool[Array, "B"]
+    num_steps: Int[Array, "B"]
+
+
+@jax.jit
+def pgd(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    targets: Int[Array, "B"],
+    *,
+    eps: float = 0.1,
+    step: float = 0.05,
+    steps: int = 20,
+    noise: Float[Array, "B H W 3"] | None = None,
+) -> Attack:
+    """Targeted projected gradient descent: steps against the sign of d J(logits, target) / d image.
+
+    Every step is projected on the ball of `eps` (maximum norm) around the image and on [0, 1]. An
+    image's attack ends as soon as the classifier says its target.
+
+    Args:
+        clf: The classifier.
+        images: float32 in [0, 1].
+        targets: The class each should be classified as.
+        eps: Largest change of a value, in units of [0, 1].
+        step: Change of a value in one step, in the same units.
+        steps: Most steps.
+        noise: Added to the images before the first step (projected); none by default.
+    """
+
+    def one(image, target, noise):
+        def project(attacked):
+            return jnp.clip(jnp.clip(attacked, image - eps, image + eps), 0, 1)
+
+        def loss(attacked):
+            logits = clf(attacked[None])[0]
+            return -jax.nn.log_softmax(logits)[target], jnp.argmax(logits) == target
+
+        # One pass forward and back serves the end of this step and the start of the next.
+        probe = jax.grad(loss, has_aux=True)
+
+        def attacking(state):
+            _, _, flipped, count = state
+            return ~flipped & (count < steps)
+
+        def descend(state):
+            attacked, gradient, _, count = state
+            attacked = project(attacked - step * jnp.sign(gradient))
+            return attacked, *probe(attacked), count + 1
+
+        start = project(image + noise)
+        attacked, _, flipped, count = jax.lax.while_loop(
+            attacking, descend, (start, *probe(start), jnp.array(0))
+        )
+        return Attack(attacked, flipped, count)
+
+    return jax.vmap(one)(images, targets, jnp.zeros_like(images) if noise is None else noise)
+
+
+@partial(jax.jit, static_argnames=("region", "attribution", "sp_sigma"))
+def cce(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+    contrast_classes: Int[Array, "B"],
+    *,
+    region: Literal["invariant", "dominant"] = "invariant",
+    attribution: Attribution = gradcam,
+    eps: float = 0.1,
+    step: float = 0.05,
+    steps: int = 20,
+    noise: Float[Array, "B H W 3"] | None = None,
+    sp_sigma: float | None = None,
+) -> Float[Array, "B n n"]:
+    """ReLU difference of a class's saliency in the image and in the image attacked towards Q.
+
+    invariant: ReLU(M_P(image) - M_P(attacked)), what spoke for P and no longer does; explains P.
+    dominant: ReLU(M_Q(attacked) - M_Q(image)), what speaks for Q only now; explains Q.
+    Where the attack fails, `attacked` is its last image.
+
+    Args:
+        clf: The classifier.
+        images: float32 in [0, 1].
+        classes: P, the class the model says.
+        contrast_classes: Q, the class it should say.
+        region: Which of the two maps.
+        attribution: The saliency M (Fig. 3 of FG-VCE compares several).
+        eps, step, steps, noise: The attack, see `pgd`.
+        sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
+            max-normalised contributions of the class it explains, in the image that class is said
+            of: P in the original, Q in the attacked one. None is the method itself.
+    """
+    attacked = pgd(
+        clf, images, contrast_classes, eps=eps, step=step, steps=steps, noise=noise
+    ).images
+    if region == "invariant":
+        explained, with_it, without = classes, images, attacked
+    else:
+        explained, with_it, without = contrast_classes, attacked, images
+    maps = jax.nn.relu(attribution(clf, with_it, explained) - attribution(clf, without, explained))
+    if sp_sigma is None:
+        return maps
+    return maps * partition_weight(clf.head, clf.features(with_it), explained, sp_sigma)

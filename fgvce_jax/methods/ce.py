@@ -1,0 +1,49 @@
+"""CE: why P, rather than Q (Prabhushankar et al., ICIP 2020)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+
+from fgvce_jax.methods.cams import gradcam_weights
+from fgvce_jax.methods.fgvce import partition_weight
+from fgvce_jax.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+@partial(jax.jit, static_argnames="sp_sigma")
+def ce(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+    contrast_classes: Int[Array, "B"],
+    *,
+    sp_sigma: float | None = None,
+) -> Float[Array, "B n n"]:
+    """GradCAM of the cross-entropy J(logits, Q) in the place of a class logit; 0 or more.
+
+    The cells in which more of what is there would move the model further from Q.
+
+    Args:
+        clf: The classifier.
+        images: float32 in [0, 1].
+        classes: P, the class the model says; only "+SP" needs it.
+        contrast_classes: Q, the class it is held against.
+        sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
+            max-normalised contributions of P. None is the method itself.
+    """
+    cells = clf.features(images)
+
+    def one(cells, contrast):
+        def loss(cells):
+            return -jax.nn.log_softmax(clf.head(cells))[contrast]
+
+        return jax.nn.relu(cells @ gradcam_weights(cells, jax.grad(loss)(cells)))
+
+    with jax.default_matmul_precision("highest"):
+        maps = jax.vmap(one)(cells, contrast_classes)
+    return maps * partition_weight(clf.head, cells, classes, sp_sigma)

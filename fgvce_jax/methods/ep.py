@@ -1,0 +1,188 @@
+"""Extremal perturbations: the mask of a given area through which the class is seen best (Fong et
+al., ICCV 2019), with the constants of the authors' code."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.methods.scores import stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from fgvce_jax.models.classifier import Classifier
+
+LEVELS = 8  # of the blur pyramid
+MAX_BLUR = 20.0  # pixels, standard deviation of its first level
+COLDNESS = 20.0  # of the smooth maximum
+LEARNING_RATE = 0.01
+MOMENTUM = 0.9  # and dampening
+AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
+
+
+class Kernel(NamedTuple):
+    """How a coarse grid of parameters becomes a smooth mask.
+
+    Attributes:
+        step: Pixels between parameters.
+        sigma: Distance in pixels at which a parameter's weight has fallen to exp(-1/2).
+    """
+
+    step: int
+    sigma: float
+
+    @property
+    def margin(self) -> int:
+        """Cells by which the whole mask goes past the parameters on each side."""
+        return math.ceil(self.sigma / self.step)
+
+
+def blur_pyramid(image: Float[Array, "H W 3"]) -> Float[Array, "L H W 3"]:
+    """The image blurred by Gaussians, from `MAX_BLUR` down to none; nothing beyond its border."""
+
+    def blur(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
+        distance = jnp.arange(size)[:, None] - jnp.arange(size)
+        weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
+        return weights / weights.sum(1, keepdims=True)
+
+    def level(sigma):
+        rows, columns = (blur(size, sigma) for size in image.shape[:2])
+        return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image)
+
+    sigmas = MAX_BLUR * (1 - jnp.arange(LEVELS - 1) / (LEVELS - 1))
+    return jnp.concatenate([jax.vmap(level)(sigmas), image[None]])
+
+
+def perturbed(pyramid: Float[Array, "L H W 3"], mask: Float[Array, "H W"]) -> Float[Array, "H W 3"]:
+    """The image where the mask is 1, the pyramid's first level where it is 0, in between linear."""
+    level = mask * (LEVELS - 1)
+    below = jnp.clip(jnp.floor(level), 0, LEVELS - 2)
+    part = (level - below)[..., None]
+    index = below.astype(int)[None, ..., None]
+    low, high = (jnp.take_along_axis(pyramid, index + up, 0)[0] for up in (0, 1))
+    return (1 - part) * low + part * high
+
+
+def smooth_mask(
+    parameters: Float[Array, "h w"], kernel: Kernel
+) -> Float[Array, "H+margins W+margins"]:
+    """At every pixel the smooth maximum of the parameters around, weighted by their distance.
+
+    The mask reaches `kernel.margin` cells past the outermost parameters, where they are 0.
+
+    Args:
+        parameters: In [0, 1], one every `kernel.step` pixels.
+        kernel: Their distance and reach.
+    """
+    step, margin = kernel.step, kernel.margin
+    radius = margin + 1
+    # A pixel's neighbourhood is the (2 radius + 1)^2 parameters around its cell, and the weights
+    # are the same for every cell: [neighbour y, neighbour x, pixel y, pixel x of the cell].
+    offset = (jnp.arange(-radius, radius + 1)[:, None] * step - jnp.arange(step)) / kernel.sigma
+    distance = jnp.hypot(offset[:, None, :, None], offset[None, :, None, :])
+    weights = jnp.exp(-2 * jax.nn.relu(distance - 0.5) ** 2)
+
+    sides = [side + 2 * margin for side in parameters.shape]
+    padded = jnp.pad(parameters, margin + radius)
+    neighbours = jnp.stack(
+        [
+            jnp.stack([padded[y : y + sides[0], x : x + sides[1]] for x in range(2 * radius + 1)])
+            for y in range(2 * radius + 1)
+        ]
+    )
+    values = neighbours[:, :, :, None, :, None] * weights[:, :, None, :, None, :]
+    votes = jnp.exp(COLDNESS * (values - 1))
+    mask = (votes * values).sum((0, 1)) / votes.sum((0, 1))
+    mask = mask.reshape(sides[0] * step, sides[1] * step)
+    return mask[: 1 - step or None, : 1 - step or None]
+
+
+def inside(
+    mask: Float[Array, "H+margins W+margins"], size: tuple[int, int], kernel: Kernel
+) -> Float[Array, "H W"]:
+    """The part of a whole mask that covers the image."""
+    start = kernel.margin * kernel.step
+    return mask[start : start + size[0], start : start + size[1]]
+
+
+def search_mask(
+    clf: Classifier,
+    image: Float[Array, "H W 3"],
+    class_index: Int[Array, ""],
+    start: Float[Array, "h w"],
+    kernel: Kernel,
+    area: float,
+    iterations: int,
+) -> Float[Array, "H W"]:
+    """The mask of one image, by gradient ascent on its parameters; see `ep`."""
+    size = image.shape[:2]
+    pyramid = blur_pyramid(image)
+
+    def energy(parameters, area_weight, flip):
+        whole = smooth_mask(parameters, kernel)
+        seen = perturbed(pyramid, inside(whole, size, kernel))
+        logits = clf(jnp.where(flip, seen[:, ::-1], seen)[None])[0]
+        others = jnp.where(jnp.arange(len(logits)) == class_index, -jnp.inf, logits)
+        # A mask of this area has this share of ones, sorted.
+        wanted = jnp.arange(whole.size) >= int(whole.size * (1 - area))
+        off = jnp.mean((jnp.sort(whole.ravel()) - wanted) ** 2)
+        return logits[class_index] - others.max() - area_weight * off
+
+    def ascend(t, state):
+        parameters, velocity = state
+        gradient = jax.grad(energy)(parameters, AREA_WEIGHT * AREA_GROWTH**t, t % 2 == 0)
+        damped = MOMENTUM * velocity + (1 - MOMENTUM) * gradient
+        velocity = jnp.where(t == 0, gradient, damped)
+        return jnp.clip(parameters + LEARNING_RATE * velocity, 0, 1), velocity
+
+    state = (start, jnp.zeros_like(start))
+    parameters, _ = jax.lax.fori_loop(0, iterations, ascend, state)
+    return inside(smooth_mask(parameters, kernel), size, kernel)
+
+
+@partial(jax.jit, static_argnames=("area", "iterations", "step", "sigma", "chunk"))
+def ep(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+    *,
+    start: Float[Array, "h w"] | None = None,
+    area: float = 0.1,
+    iterations: int = 800,
+    step: int = 7,
+    sigma: float = 21.0,
+    chunk: int = 8,
+) -> Float[Array, "B H W"]:
+    """The mask that keeps `area` of the image sharp and best preserves the class.
+
+    It maximises the class logit less the largest other one, of the image blurred outside the mask
+    (mirrored in every second iteration), less 300 * 1.0035^t times the mean squared difference of
+    the sorted mask from one of the wanted area.
+
+    Args:
+        clf: Any classifier.
+        images: In [0, 1].
+        classes: The class each map speaks for.
+        start: The parameters to begin with, in [0, 1], h = ceil(H / step); ones by default.
+        area: Share of the mask (margins included) that is 1.
+        iterations: Steps of gradient ascent, each a forward and a backward pass.
+        step: Pixels between parameters.
+        sigma: Reach of a parameter in pixels.
+        chunk: Images whose masks are searched together.
+    """
+    kernel = Kernel(step, sigma)
+    if start is None:
+        start = jnp.ones([-(-side // step) for side in images.shape[1:3]])
+    return stream(
+        lambda image, class_index: search_mask(
+            clf, image, class_index, start, kernel, area, iterations
+        ),
+        chunk,
+        images,
+        classes,
+    )

@@ -1,0 +1,206 @@
+"""FG-CAM: a class activation map carried back to finer layers (Qiu et al., "Empowering CAM-Based
+Methods with Capability to Generate Fine-Grained and High-Faithfulness Explanations", 2024).
+
+The terms w_c h_c of a map on the last layer are its *relevance*. Layer by layer it is handed to
+the inputs, each getting its share of the positive contributions to an output (the z+ rule of
+layer-wise relevance propagation), until a finer layer, or the image, is reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgvce_jax.errors import InputError
+from fgvce_jax.methods.cams import (
+    gradcam_weights,
+    gradcampp_weights,
+    layercam_weights,
+    weighted_cells,
+)
+from fgvce_jax.methods.scorecam import scored_cells
+from fgvce_jax.models.classifier import Backbone
+from fgvce_jax.models.layers import Activation, Chain, MaxPool
+from fgvce_jax.models.resnet import BasicBlock, Bottleneck
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from fgvce_jax.models.classifier import Classifier
+
+    Rule = Callable[[Float[Array, "B h w D"]], Float[Array, "B H W C"]]
+
+WEIGHTINGS: Mapping[str, Any] = {
+    "gradcam": gradcam_weights,
+    "gradcampp": gradcampp_weights,
+    "layercam": layercam_weights,
+}
+
+
+def shares(
+    plus: Callable[..., Any], inputs: tuple[Any, ...], relevance: Float[Array, "B h w D"]
+) -> tuple[Any, ...]:
+    """Relevance of the inputs, in proportion to what each adds to the outputs.
+
+    Args:
+        plus: A function, homogeneous and increasing in each of `inputs`, that gives the positive
+            part of a layer; its derivative at the inputs is what their unit adds.
+        inputs: Not negative.
+        relevance: Of the outputs. That of an output to which nothing adds is lost.
+    """
+    outputs, pull = jax.vjp(plus, *inputs)
+    gradients = pull(jnp.where(outputs > 0, relevance / jnp.where(outputs > 0, outputs, 1), 0))
+    return tuple(x * gradient for x, gradient in zip(inputs, gradients, strict=True))
+
+
+def folded_kernel(conv: nnx.Conv, norm: nnx.BatchNorm | None) -> Float[Array, "k k C D"]:
+    """The convolution's kernel with the scale of the BatchNorm that follows it, if any."""
+    if norm is None:
+        return conv.kernel[...]
+    return conv.kernel[...] * norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+
+
+def convolve(
+    conv: nnx.Conv, x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"]
+) -> Float[Array, "B h w D"]:
+    """What `conv` does without its bias, with another kernel."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, conv.strides, conv.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def positive(conv: nnx.Conv, norm: nnx.BatchNorm | None) -> Callable[[Any], Any]:
+    """The convolution with the positive part of its kernel."""
+    kernel = jax.nn.relu(folded_kernel(conv, norm))
+    return lambda x: convolve(conv, x, kernel)
+
+
+def input_rule(conv: nnx.Conv, norm: nnx.BatchNorm | None, x: Float[Array, "B H W 3"]) -> Rule:
+    """The rule for inputs of either sign, between the lowest and the highest value of each image.
+
+    An input is held to add W+ (x - low) - W- (high - x), neither term negative.
+    """
+    kernel = folded_kernel(conv, norm)
+    low, high = x.min((1, 2, 3), keepdims=True), x.max((1, 2, 3), keepdims=True)
+
+    def plus(above, below):
+        return convolve(conv, above, jax.nn.relu(kernel)) + convolve(
+            conv, below, jax.nn.relu(-kernel)
+        )
+
+    return lambda relevance: sum(shares(plus, (x - low, high - x), relevance))
+
+
+def block_rule(block: BasicBlock | Bottleneck, x: Float[Array, "B H W C"]) -> Rule:
+    """The rule for a residual block: its last sum is one layer with two inputs."""
+    layers = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
+    if isinstance(block, Bottleneck):
+        layers.append((block.conv3, block.bn3))
+    inputs = [x]
+    for conv, norm in layers[:-1]:
+        inputs.append(block.activation(norm(conv(inputs[-1]))))
+    branch = positive(*layers[-1])
+    shortcut = positive(*block.downsample) if block.downsample else lambda x: x
+
+    def rule(relevance):
+        relevance, direct = shares(lambda y, x: branch(y) + shortcut(x), (inputs[-1], x), relevance)
+        for layer, y in zip(layers[-2::-1], inputs[-2::-1], strict=True):
+            (relevance,) = shares(positive(*layer), (y,), relevance)
+        return relevance + direct
+
+    return rule
+
+
+def rules(
+    chain: Chain, x: Float[Array, "B H W 3"]
+) -> tuple[Float[Array, "B n n C"], dict[str, Rule]]:
+    """The cells of normalised images, and for every unit how its relevance goes to its input."""
+    back: dict[str, Rule] = {}
+    followers = dict(pairwise(chain.order))
+    for name in chain.order:
+        unit = chain.units[name]
+        if isinstance(unit, BasicBlock | Bottleneck):
+            back[name] = block_rule(unit, x)
+        elif isinstance(unit, nnx.Conv):
+            follower = chain.units[followers[name]]
+            norm = follower if isinstance(follower, nnx.BatchNorm) else None
+            if name == chain.order[0]:
+                back[name] = input_rule(unit, norm, x)
+            else:
+                plus = positive(unit, norm)
+                back[name] = lambda r, plus=plus, x=x: shares(plus, (x,), r)[0]
+        elif isinstance(unit, MaxPool):
+            back[name] = lambda r, unit=unit, x=x: shares(unit, (x,), r)[0]
+        elif isinstance(unit, Activation | nnx.BatchNorm):
+            back[name] = lambda r: r  # the convolution before has taken it into account
+        else:
+            raise InputError(f"fgcam: no rule for a layer of type {type(unit).__name__}")
+        x = unit(x)
+    return x, back
+
+
+def units_after(chain: Chain, stage: str | None) -> tuple[str, ...]:
+    """Names of the units between `stage` and the cells, first to last."""
+    if stage == "input":
+        return chain.order
+    if stage is None:
+        pools = [name for name in chain.order if isinstance(chain.units[name], MaxPool)]
+        stage = "layer1" if any(name.startswith("layer1.") for name in chain.order) else pools[1]
+    inside = [i for i, name in enumerate(chain.order) if f"{name}.".startswith(f"{stage}.")]
+    if not inside:
+        raise InputError(
+            f"stage {stage!r}: expected input, or a layer (or its beginning) of the features: "
+            + ", ".join(chain.order)
+        )
+    return chain.order[inside[-1] + 1 :]
+
+
+@partial(jax.jit, static_argnames=("stage", "base", "chunk"))
+def fgcam(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+    *,
+    stage: str | None = None,
+    base: str = "gradcam",
+    chunk: int = 64,
+) -> Float[Array, "B m m"]:
+    """ReLU of the relevance summed over the channels of a layer finer than the cells.
+
+    Args:
+        clf: A ResNet or VGG of this package.
+        images: In [0, 1].
+        classes: The class each map speaks for.
+        stage: The layer after which to stop: "layer1", "layer2.0", "features.9", ..., or "input"
+            for the image itself. By default a quarter of the image's resolution: "layer1" of a
+            ResNet, the second max-pool of a VGG.
+        base: The map whose terms are carried back: gradcam, gradcampp, layercam or scorecam.
+        chunk: Masked images in one forward pass (scorecam).
+
+    Returns:
+        Maps of the stage's side m (the image's for "input").
+
+    Raises:
+        InputError: An unknown stage or base, or a classifier of the user's own functions.
+    """
+    chain = clf.features.module() if isinstance(clf.features, Backbone) else None
+    if not isinstance(chain, Chain):
+        raise InputError("fgcam: needs the layers of a ResNet or VGG of this package")
+    chain.eval()
+    after = units_after(chain, stage)
+    cells, back = rules(chain, (images - clf.features.mean) / clf.features.std)
+    if base == "scorecam":
+        relevance = scored_cells(clf, images, cells, classes, chunk)
+    elif base in WEIGHTINGS:
+        relevance = weighted_cells(WEIGHTINGS[base], clf.head, cells, classes)
+    else:
+        raise InputError(f"base {base!r}: expected one of {', '.join([*WEIGHTINGS, 'scorecam'])}")
+    for name in reversed(after):
+        relevance = back[name](relevance)
+    return jax.nn.relu(relevance.sum(-1))

@@ -1,0 +1,74 @@
+"""ScoreCAM: channels weighted by what the model says of the image seen through them (Wang et al.,
+CVPR workshop 2020)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.methods.scores import stream
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from fgvce_jax.models.classifier import Classifier
+
+
+def channel_weights(
+    clf: Classifier,
+    image: Float[Array, "H W 3"],
+    cells: Float[Array, "n n C"],
+    class_index: Int[Array, ""],
+    chunk: int,
+) -> Float[Array, "C"]:
+    """Softmax over channels of the class logit of the image masked by each.
+
+    A mask is the channel scaled to [0, 1] and then upsampled bilinearly. (The paper subtracts the
+    logit of a baseline image, which the softmax does not see.)
+    """
+
+    def logit(channel: Float[Array, "n n"]) -> Float[Array, ""]:
+        channel = channel - channel.min()
+        channel = channel / (channel.max() + 1e-8)
+        mask = jax.image.resize(channel, image.shape[:2], "linear")
+        return clf((image * mask[..., None])[None])[0, class_index]
+
+    return jax.nn.softmax(stream(logit, chunk, jnp.moveaxis(cells, -1, 0)))
+
+
+def scored_cells(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    cells: Float[Array, "B n n C"],
+    classes: Int[Array, "B"],
+    chunk: int,
+) -> Float[Array, "B n n C"]:
+    """The terms w_c h_c of the map, before their sum over channels."""
+
+    def one(sample):
+        image, cells, class_index = sample
+        return channel_weights(clf, image, cells, class_index, chunk) * cells
+
+    return jax.lax.map(one, (images, cells, classes))
+
+
+@partial(jax.jit, static_argnames="chunk")
+def scorecam(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+    *,
+    chunk: int = 64,
+) -> Float[Array, "B n n"]:
+    """ReLU(sum_c w_c h_c) with w of `channel_weights`; C forward passes an image.
+
+    Args:
+        clf: Any classifier.
+        images: In [0, 1].
+        classes: The class each map speaks for.
+        chunk: Masked images in one forward pass.
+    """
+    return jax.nn.relu(scored_cells(clf, images, clf.features(images), classes, chunk).sum(-1))

@@ -1,0 +1,62 @@
+"""SCOUT: self-aware discriminant counterfactual explanations (Wang & Vasconcelos, CVPR 2020)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.methods.fgvce import partition_weight
+from fgvce_jax.models.classifier import Classifier
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+def highest_probability(logits: Float[Array, "K"]) -> Float[Array, ""]:
+    """The largest softmax probability, written so that its gradient stays exact close to 1."""
+    top = jnp.argmax(logits)
+    others = jnp.where(jnp.arange(len(logits)) == top, -jnp.inf, logits)
+    return jnp.exp(-jax.nn.softplus(jax.nn.logsumexp(others) - logits[top]))
+
+
+@partial(jax.jit, static_argnames="sp_sigma")
+def scout(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    classes: Int[Array, "B"],
+    contrast_classes: Int[Array, "B"],
+    *,
+    sp_sigma: float | None = None,
+) -> Float[Array, "B n n"]:
+    """Where P is seen, Q is not, and the model is sure: A_P * (max A_Q - A_Q) * A_conf.
+
+    A = sum_channels h * dy/dh, negatives set to 0, for y the logit of P, the logit of Q, and the
+    highest softmax probability (the confidence score). 0 or more.
+
+    Args:
+        clf: The classifier.
+        images: float32 in [0, 1].
+        classes: P, the class the model says.
+        contrast_classes: Q, the class it is held against.
+        sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
+            max-normalised contributions of P. None is the method itself.
+    """
+    cells = clf.features(images)
+
+    def one(cells, predicted, contrast):
+        logits, pull_back = jax.vjp(clf.head, cells)
+
+        def attribution(cotangent):
+            return jax.nn.relu((cells * pull_back(cotangent)[0]).sum(-1))
+
+        unit = jnp.eye(logits.shape[-1])
+        for_p, for_q = attribution(unit[predicted]), attribution(unit[contrast])
+        sure = attribution(jax.grad(highest_probability)(logits))
+        return for_p * (for_q.max() - for_q) * sure
+
+    with jax.default_matmul_precision("highest"):
+        maps = jax.vmap(one)(cells, classes, contrast_classes)
+    return maps * partition_weight(clf.head, cells, classes, sp_sigma)

@@ -1,0 +1,45 @@
+"""The compact activation score: much of the class in few cells (FG-VCE, Section 4.2, Eq. 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+
+from fgvce_jax.metrics.maps import at_cells, unit
+from fgvce_jax.partition import contributions
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+ACTIVE = 1e-6
+"""Above this, a cell of a map whose maximum is 1 counts as active."""
+
+
+def compactness(
+    head: Callable[[Any], Any],
+    cells: Float[Array, "n n C"],
+    values: Float[Array, "m m"],
+    class_index: int | Int[Array, ""],
+    sigma: float = 0.8,
+) -> Float[Array, ""]:
+    """xi = C * n^2 / (active cells of the map), 0 or more; 0 for a map without a positive value.
+
+    C is the sum of the map over that of the class's global activation map, both clipped at 0 and
+    divided by their maxima. The global map is, per cell, the contribution to the class times
+    sum_channels ReLU(h). NaN where it has no positive value.
+
+    Args:
+        head: Cells [..., n, n, C] to logits [..., K].
+        cells: The feature map that the map explains: the edited one for a dominant map.
+        values: The map; another side than n is averaged down to n x n.
+        class_index: The class that the map explains.
+        sigma: Width of the contribution masks, in cells.
+    """
+    n = cells.shape[0]
+    fine = unit(at_cells(values, n))
+    whole = unit(contributions(head, cells, class_index, sigma) * jnp.maximum(cells, 0).sum(-1))
+    active = (fine > ACTIVE).sum()
+    share = fine.sum() / jnp.where(whole.any(), whole.sum(), jnp.nan)
+    return share * n * n / jnp.maximum(active, 1)

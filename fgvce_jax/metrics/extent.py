@@ -1,0 +1,51 @@
+"""How much of the image a map covers, and what that part weighs (FG-VCE, Fig. 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+
+from fgvce_jax.metrics.maps import at_pixels
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+
+class Extent(NamedTuple):
+    """A map's region: the pixels above half its maximum.
+
+    Attributes:
+        pixels: Pixels in the region; 0 for a map without a positive value.
+        keypoints: Visible keypoints in it. The paper leaves samples without any out of all three.
+        contribution: Mean over the region of the class contributions, in [-1, 1]; NaN where the
+            region is empty.
+    """
+
+    pixels: Int[Array, ""]
+    keypoints: Int[Array, ""]
+    contribution: Float[Array, ""]
+
+
+def extent(
+    values: Float[Array, "m m"],
+    contributions: Float[Array, "n n"],
+    keypoints: Float[Array, "P 3"],
+    size: tuple[int, int],
+) -> Extent:
+    """Fig. 6's three figures of one map.
+
+    Args:
+        values: The map; it is clipped at 0 and upsampled bilinearly.
+        contributions: Of the class that the map explains, on the features that it explains.
+        keypoints: (x, y, visible) in pixels of an image of `size`.
+        size: (H, W) of the image.
+    """
+    pixels = at_pixels(jnp.maximum(values, 0), size)
+    region = pixels > pixels.max() / 2
+    height, width = size
+    x, y = jnp.floor(keypoints[:, 0]).astype(int), jnp.floor(keypoints[:, 1]).astype(int)
+    shown = (keypoints[:, 2] > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    hit = shown & region[jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)]
+    total = (at_pixels(contributions, size) * region).sum()
+    return Extent(region.sum(), hit.sum(), total / region.sum())

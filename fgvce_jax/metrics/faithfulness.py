@@ -1,0 +1,127 @@
+"""Insertion and deletion: does the model see what the map says? (RISE, Petsiuk et al., BMVC 2018.)
+
+Pixels are exchanged between the image and a heavily blurred version of it, the most important
+first, a fixed share a step. Insertion starts from the blurred image, deletion from the image, and
+both are scored by the area under the class's probability.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fgvce_jax.metrics.maps import at_pixels
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from fgvce_jax.models.classifier import Classifier
+
+SHARE = 0.018
+"""Of the pixels, exchanged in one step: 56 steps at 224 x 224."""
+
+
+class Curves(NamedTuple):
+    """Probabilities of the class while pixels are exchanged, S steps.
+
+    Attributes:
+        fraction: Share of the pixels exchanged so far, from 0 to 1, [S + 1].
+        insertion: Of the blurred image with that share of the image put back, [B, S + 1].
+        deletion: Of the image with that share of it blurred, [B, S + 1].
+    """
+
+    fraction: Float[Array, "S + 1"]
+    insertion: Float[Array, "B S + 1"]
+    deletion: Float[Array, "B S + 1"]
+
+
+def score(
+    fraction: Float[Array, "S + 1"], curve: Float[Array, "*batch S + 1"]
+) -> Float[Array, "*batch"]:
+    """Area under a curve of `Curves` by the trapezoid rule, in percent."""
+    heights = (curve[..., 1:] + curve[..., :-1]) / 2
+    return 100 * (heights * jnp.diff(fraction)).sum(-1)
+
+
+def blurred(image: Float[Array, "H W 3"], sigma: float) -> Float[Array, "H W 3"]:
+    """The image under a Gaussian of `sigma` pixels that ends at the image's border."""
+
+    def weights(size: int) -> Float[Array, "size size"]:
+        distance = jnp.arange(size)[:, None] - jnp.arange(size)
+        values = jnp.exp(-0.5 * (distance / sigma) ** 2)
+        return values / values.sum(1, keepdims=True)
+
+    rows, columns = map(weights, image.shape[:2])
+    return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image, precision="highest")
+
+
+def pixel_ranks(values: Float[Array, "m m"], size: tuple[int, int]) -> Int[Array, "H W"]:
+    """Place of every pixel in the order of the upsampled map: 0 is the highest.
+
+    Ties go to the lowest index.
+    """
+    order = jnp.argsort(-at_pixels(values, size).ravel(), stable=True)
+    ranks = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32))
+    return ranks.reshape(size)
+
+
+@partial(jax.jit, static_argnames=("share", "chunk"))
+def faithfulness(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    maps: Float[Array, "B m m"],
+    classes: Int[Array, "B"],
+    *,
+    share: float = SHARE,
+    sigma: float | None = None,
+    chunk: int = 64,
+) -> Curves:
+    """Insertion and deletion curves; `score` makes percentages of them.
+
+    The image and the blurred image are ends of both curves, so S steps take 2 S forward passes of
+    one image. They are made `chunk` at a time, whichever maps they belong to.
+
+    Args:
+        clf: Any classifier.
+        images: In [0, 1].
+        maps: Any side m; they are upsampled bilinearly.
+        classes: The class each map explains.
+        share: Of the pixels exchanged in one step, rounded down to whole pixels, at least 1.
+        sigma: Of the blur, in pixels; by default 10 for a height of 224, and in proportion.
+        chunk: Images in one forward pass.
+    """
+    size = images.shape[1:3]
+    pixels = size[0] * size[1]
+    step = max(1, int(share * pixels))
+    steps = -(-pixels // step)
+    counts = jnp.minimum(jnp.arange(steps + 1) * step, pixels)
+    sigma = 10 * size[0] / 224 if sigma is None else sigma
+    substrates = jax.vmap(lambda image: blurred(image, sigma))(images)
+    ranks = jax.vmap(lambda values: pixel_ranks(values, size))(maps)
+
+    def exchanged(sample, count, inserting):
+        original = (ranks[sample] < count) == inserting
+        image = jnp.where(original[..., None], images[sample], substrates[sample])
+        return image, classes[sample]
+
+    # Insertion with 0, 1, ... S steps, then deletion with 1 ... S - 1.
+    count = jnp.concatenate([counts, counts[1:-1]])
+    inserting = jnp.arange(2 * steps) <= steps
+    work = len(images) * 2 * steps
+    chunk = min(chunk, work)
+    places = jnp.arange(-(-work // chunk) * chunk).reshape(-1, chunk) % work
+
+    def passes(places):
+        batch, wanted = jax.vmap(exchanged)(
+            places // (2 * steps), count[places % (2 * steps)], inserting[places % (2 * steps)]
+        )
+        p = jax.nn.softmax(clf(batch))
+        return jnp.take_along_axis(p, wanted[:, None], axis=-1)[:, 0]
+
+    p = jax.lax.map(passes, places).ravel()[:work].reshape(len(images), 2 * steps)
+    insertion, inside = p[:, : steps + 1], p[:, steps + 1 :]
+    deletion = jnp.concatenate([insertion[:, -1:], inside, insertion[:, :1]], axis=1)
+    return Curves(counts / pixels, insertion, deletion)

@@ -1,0 +1,84 @@
+"""Near-KP and Same-KP: do the exchanged cells show parts of the object, and the same part?
+
+From "Making Heads or Tails: Towards Semantically Consistent Visual Counterfactuals" (Vandenhende et
+al., ECCV 2022). Any method that makes edits can be measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+
+
+def parts_in_cell(
+    keypoints: Float[Array, "P 3"], cell: Int[Array, ""], n: int, image_size: int
+) -> Bool[Array, "P"]:
+    """Which keypoints are visible and lie in a cell.
+
+    Args:
+        keypoints: (x, y, visible) in pixels.
+        cell: Row-major index.
+        n: Cells per side.
+        image_size: Side of the image in pixels.
+    """
+    column, row = (jnp.floor(keypoints[:, axis] * n / image_size) for axis in (0, 1))
+    inside = (column == cell % n) & (row == cell // n)
+    return (keypoints[:, 2] > 0) & inside
+
+
+def keypoint_agreement(
+    query: Float[Array, "P 3"],
+    candidates: Float[Array, "T P 3"],
+    edit_cell: Int[Array, "T"],
+    candidate_cell: Int[Array, "T"],
+    n: int,
+    image_size: int,
+) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
+    """(Near-KP, Same-KP) of every edit of one image; NaN where `edit_cell` is -1.
+
+    Near-KP is 0, 1/2 or 1: half for a keypoint in the replaced cell, half for one in the cell that
+    replaced it. Same-KP is 1 where both hold a keypoint of the same part.
+
+    Args:
+        query: Keypoints of the image, (x, y, visible) in pixels.
+        candidates: Keypoints of the image that each edit's new cell came from.
+        edit_cell: The replaced cells, row-major, -1 where unused.
+        candidate_cell: The cells they were replaced by, in their own images.
+        n: Cells per side.
+        image_size: Side of the images in pixels.
+    """
+
+    def one(candidate, old, new):
+        here = parts_in_cell(query, old, n, image_size)
+        there = parts_in_cell(candidate, new, n, image_size)
+        near = (here.any() + there.any().astype(jnp.float32)) / 2
+        same = (here & there).any().astype(jnp.float32)
+        return jnp.where(old < 0, jnp.nan, jnp.stack([near, same]))
+
+    return tuple(jax.vmap(one)(candidates, edit_cell, candidate_cell).T)
+
+
+def summarise_agreement(
+    near: Float[np.ndarray, "B T"], same: Float[np.ndarray, "B T"]
+) -> dict[str, float | int | None]:
+    """Means in percent over the first edits and over all edits; None where there are none."""
+
+    def mean(values: np.ndarray) -> float | None:
+        used = np.asarray(values)[~np.isnan(values)]
+        return 100 * float(used.mean()) if len(used) else None
+
+    near, same = np.asarray(near), np.asarray(same)
+    return {
+        "first_edits": int((~np.isnan(near[:, :1])).sum()),
+        "near_kp_first": mean(near[:, :1]),
+        "same_kp_first": mean(same[:, :1]),
+        "all_edits": int((~np.isnan(near)).sum()),
+        "near_kp_all": mean(near),
+        "same_kp_all": mean(same),
+    }

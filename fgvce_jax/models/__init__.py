@@ -1,0 +1,19 @@
+"""Classifiers cut into features and head, their weights and their checkpoints."""
+
+from fgvce_jax.models.checkpoint import load_classifier, port, save_classifier
+from fgvce_jax.models.classifier import Backbone, Classifier
+from fgvce_jax.models.named import named, recut
+from fgvce_jax.models.spec import ModelSpec, build, with_activation
+
+__all__ = [
+    "Backbone",
+    "Classifier",
+    "ModelSpec",
+    "build",
+    "load_classifier",
+    "named",
+    "port",
+    "recut",
+    "save_classifier",
+    "with_activation",
+]

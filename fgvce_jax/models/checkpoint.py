@@ -1,0 +1,298 @@
+"""Classifiers on disk: an Orbax checkpoint folder that describes itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgvce_jax import assets
+from fgvce_jax.errors import InputError
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.named import named, with_named
+from fgvce_jax.models.spec import (
+    ARCHITECTURES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelSpec,
+    require_spec,
+    template,
+)
+
+FORMAT = 1
+DESCRIPTION = "classifier.json"
+
+
+def describe(clf: Classifier) -> dict[str, Any]:
+    """What a checkpoint says of its classifier, as JSON values."""
+    return {
+        "format": FORMAT,
+        "model": require_spec(clf).to_dict(),
+        "num_classes": clf.num_classes,
+        "class_names": list(clf.class_names),
+        "image_size": clf.image_size,
+        "resize_to": clf.resize_to,
+        "mean": np.asarray(clf.features.mean).tolist(),
+        "std": np.asarray(clf.features.std).tolist(),
+    }
+
+
+def _checkpointer() -> Any:
+    """One process reads or writes; the others of a distributed run are not waited for."""
+    import orbax.checkpoint as ocp
+
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    return {
+        path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != DESCRIPTION
+    }
+
+
+def save_classifier(clf: Classifier, folder: str | Path) -> None:
+    """Write a checkpoint folder, whole or not at all; an earlier checkpoint there is replaced.
+
+    It is an Orbax checkpoint of `named(clf)` in float32, and beside its files `classifier.json`
+    says the rest. Of several processes, one should call this.
+
+    Args:
+        clf: A classifier of this package.
+        folder: Where to; parents are made.
+
+    Raises:
+        InputError: A classifier of the user's own functions, or a folder that holds other files.
+    """
+    import orbax.checkpoint as ocp
+
+    description = describe(clf)
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
+    if folder.exists() and not _is_checkpoint(folder) and not _is_empty(folder):
+        raise InputError(f"folder {folder}: holds other files, expected a new or empty folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: np.asarray(array, np.float32) for name, array in named(clf).items()}
+    staging = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
+    staging.mkdir()
+    new = staging / "new"
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(new, args=ocp.args.PyTreeSave(weights))
+        for receipt in new.rglob("commit_success.txt"):  # they name the staging folder
+            receipt.unlink()
+        description["files"] = _checksums(new)
+        (new / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
+        if folder.exists():
+            folder.rename(staging / "old")
+        new.rename(folder)
+    finally:
+        shutil.rmtree(staging)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the weights of a checkpoint."""
+    import orbax.checkpoint as ocp
+
+    if not _is_checkpoint(folder):
+        raise InputError(f"checkpoint {folder}: no {DESCRIPTION} in it")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+        written, files = description["format"], description.pop("files")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"checkpoint {folder}: {DESCRIPTION} is damaged ({error})") from error
+    if written != FORMAT:
+        raise InputError(f"checkpoint {folder}: format {written}, expected {FORMAT}")
+    # Orbax says of a damaged file only that some array cannot be read, and that at length.
+    present = _checksums(folder)
+    wrong = [name for name, checksum in files.items() if present.get(name) != checksum]
+    if wrong:
+        raise InputError(f"checkpoint {folder}: missing or damaged files: {', '.join(wrong)}")
+    with _checkpointer() as checkpointer:
+        return description, checkpointer.restore(folder.resolve(), args=ocp.args.PyTreeRestore())
+
+
+def _load_folder(folder: Path, cut: str | None, image_size: int | None) -> Classifier:
+    description, weights = _read(folder)
+    try:
+        spec = ModelSpec.from_dict(description["model"])
+        clf = template(
+            spec if cut is None else replace(spec, cut=cut),
+            description["num_classes"],
+            image_size or description["image_size"],
+        )
+        return replace(
+            with_named(clf, weights),
+            class_names=tuple(description["class_names"]),
+            resize_to=description["resize_to"],
+        )
+    except InputError as error:
+        raise InputError(f"checkpoint {folder}: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"checkpoint {folder}: {DESCRIPTION} is damaged ({error})") from error
+
+
+def load_classifier(
+    path_or_arch: str | Path,
+    weights: str | Path | None = None,
+    *,
+    cut: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    resize_to: int | None = None,
+) -> Classifier:
+    """A classifier from a checkpoint folder, or from an architecture's name and a weights file.
+
+    `load_classifier("checkpoints/birds")` needs nothing else: the folder describes itself, and
+    one that the working directory lacks is looked for among those that the package ships.
+    `load_classifier("resnet50", weights="my.safetensors")` reads weights of torchvision or Hugging
+    Face (see `fgvce_jax.models.convert`).
+
+    Args:
+        path_or_arch: A checkpoint folder; with `weights`, resnet50, vgg16, vgg19, vgg16_bn or
+            vgg19_bn.
+        weights: A .safetensors file, or with torch installed .pth, .pt, .ckpt or .bin.
+        cut: Where features end and the head begins, as in `ModelSpec`; None leaves a checkpoint
+            cut as it was saved.
+        image_size: Height and width of the images in pixels; 224, or what the checkpoint says.
+        class_names: K names, in place of the checkpoint's.
+        mean: Per-channel mean, in units of [0, 1]; ImageNet's, or what the checkpoint says.
+        std: Per-channel standard deviation; likewise.
+        resize_to: Short side in pixels before the centre crop.
+
+    Raises:
+        InputError: An unknown architecture, no such folder or file, one that cannot be read, or
+            weights that do not fit.
+    """
+    if weights is not None:
+        from fgvce_jax.models.convert import classifier_from_weights
+
+        return classifier_from_weights(
+            weights,
+            ModelSpec(str(path_or_arch), cut),
+            image_size or 224,
+            class_names=class_names or (),
+            mean=IMAGENET_MEAN if mean is None else mean,
+            std=IMAGENET_STD if std is None else std,
+            resize_to=resize_to,
+        )
+    folder = assets.find(path_or_arch)
+    if folder is None:
+        if str(path_or_arch) in ARCHITECTURES:
+            raise InputError(f"architecture {path_or_arch}: expected a file of weights for it")
+        raise InputError(
+            f"classifier {path_or_arch}: no such checkpoint folder, "
+            f"and not one of the architectures {', '.join(ARCHITECTURES)}"
+        )
+    if folder.is_file():
+        raise InputError(f"checkpoint {folder}: a file, expected a folder, or an architecture too")
+    clf = _load_folder(folder, cut, image_size)
+    features = clf.features
+    if mean is not None:
+        features = replace(features, mean=jnp.float32(mean))
+    if std is not None:
+        features = replace(features, std=jnp.float32(std))
+    return replace(
+        clf,
+        features=features,
+        class_names=clf.class_names if class_names is None else tuple(class_names),
+        resize_to=clf.resize_to if resize_to is None else resize_to,
+    )
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Class names of a text file, one a line; numbers in front, as CUB has them, are left out.
+
+    Raises:
+        InputError: No such file, or one without names.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).expanduser().read_text("utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"class names {path}: cannot be read ({error})") from error
+    names = [line for line in lines if line]
+    if not names:
+        raise InputError(f"class names {path}: empty, expected one name a line")
+    numbered = [f"{number} " for number in range(1, len(names) + 1)]
+    if all(name.startswith(prefix) for name, prefix in zip(names, numbered, strict=True)):
+        names = [name.split(maxsplit=1)[1] for name in names]
+    return tuple(names)
+
+
+def port(
+    weights: str | Path,
+    arch: str,
+    out: str | Path,
+    *,
+    cut: str | None = None,
+    image_size: int = 224,
+    resize_to: int | None = None,
+    class_names: str | Path | None = None,
+) -> Classifier:
+    """Turn a weights file into a checkpoint folder (`fgvce port`).
+
+    Args:
+        weights: As in `load_classifier`.
+        arch: resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
+        out: The folder to write. The same checkpoint there already is simply left.
+        cut: As in `ModelSpec`.
+        image_size: Height and width of the images in pixels.
+        resize_to: Short side in pixels before the centre crop.
+        class_names: A text file with a name a line.
+
+    Returns:
+        The classifier that was written.
+
+    Raises:
+        InputError: Weights or names that cannot be used, or a folder that holds something else.
+    """
+    clf = load_classifier(
+        arch,
+        weights,
+        cut=cut,
+        image_size=image_size,
+        resize_to=resize_to,
+        class_names=read_class_names(class_names) if class_names is not None else None,
+    )
+    folder = Path(out).expanduser()
+    if folder.exists() and not _is_empty(folder):
+        if not (_is_checkpoint(folder) and _holds(folder, clf)):
+            raise InputError(f"folder {folder}: holds something else, expected a new folder")
+        return clf
+    save_classifier(clf, folder)
+    return clf
+
+
+def _holds(folder: Path, clf: Classifier) -> bool:
+    description, weights = _read(folder)
+    ours = named(clf)
+    return (
+        description == describe(clf)
+        and set(weights) == set(ours)
+        and all(np.array_equal(weights[name], ours[name]) for name in ours)
+    )

@@ -1,0 +1,135 @@
+"""A classifier cut in two: features (image -> cells) and head (cells -> logits)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgvce_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+_STATIC = {"static": True}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A Flax NNX feature extractor with its weights laid open, so that they travel as arguments.
+
+    Calling it maps images, float [B, H, W, 3] in [0, 1], to cells, float32 [B, n, n, C], in
+    inference mode. Normalisation by `mean` and `std` is part of it.
+
+    Attributes:
+        params: The trainable weights, an `nnx.State`.
+        stats: Everything else the module holds (BatchNorm statistics), an `nnx.State`.
+        mean: Per-channel mean of the training images, float32 [3], in units of [0, 1].
+        std: Per-channel standard deviation, float32 [3].
+        graphdef: The module's static structure.
+    """
+
+    params: nnx.State
+    stats: nnx.State
+    mean: Float[Array, "3"]
+    std: Float[Array, "3"]
+    graphdef: nnx.GraphDef = field(metadata=_STATIC)
+
+    @classmethod
+    def from_module(cls, module: nnx.Module, mean: Any, std: Any) -> Backbone:
+        """Split `module`, whose call maps normalised images [B, H, W, 3] to cells."""
+        graphdef, params, stats = nnx.split(module, nnx.Param, ...)
+        return cls(params, stats, jnp.float32(mean), jnp.float32(std), graphdef)
+
+    def module(self) -> nnx.Module:
+        """The NNX module again, holding these weights."""
+        return nnx.merge(self.graphdef, self.params, self.stats, copy=True)
+
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
+        """Cells in inference mode."""
+        module = self.module()
+        module.eval()
+        return module(self._normalise(images)).astype(jnp.float32)
+
+    def train(self, images: Float[Array, "B H W 3"]) -> tuple[Float[Array, "B n n C"], Backbone]:
+        """Cells in training mode, and the backbone with its BatchNorm statistics moved on."""
+        module = self.module()
+        module.train()
+        cells = module(self._normalise(images)).astype(jnp.float32)
+        module.eval()
+        _, params, stats = nnx.split(module, nnx.Param, ...)
+        return cells, replace(self, params=params, stats=stats)
+
+    def astype(self, dtype: Any) -> Backbone:
+        """The same backbone computing in `dtype` (float32 or bfloat16); cells stay float32."""
+
+        def cast(leaf: Array) -> Array:
+            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        return replace(
+            self, params=jax.tree.map(cast, self.params), stats=jax.tree.map(cast, self.stats)
+        )
+
+    def _normalise(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+        dtype = jax.tree.leaves(self.params)[0].dtype
+        return ((images - self.mean) / self.std).astype(dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """Two functions and what a user needs to know of them; a pytree, so it can enter `jax.jit`.
+
+    Attributes:
+        features: Images, float32 [B, H, W, 3] in [0, 1], to cells, float32 [B, n, n, C]. It
+            normalises the images itself.
+        head: Cells [..., n, n, C] to logits [..., K]: a head of `fgvce_jax.heads`, or any
+            function.
+        num_classes: K.
+        image_size: Height and width of the images it expects, in pixels.
+        class_names: K names; "0", "1", ... when not given.
+        resize_to: Length in pixels to which an image's short side is resized before the centre
+            crop of `image_size`; None resizes to `image_size` directly.
+        spec: How to build the same architecture again (`fgvce_jax.models.ModelSpec`); None for
+            functions of the user's own, which cannot be saved as a checkpoint.
+
+    A `features` or `head` that is a pytree (every one of this package) passes its weights into
+    jitted functions as arguments. A plain function is taken as it is, and arrays it captures
+    become constants of the compiled program; give such weights as a `jax.tree_util.Partial`.
+    """
+
+    features: Callable[[Any], Any]
+    head: Callable[[Any], Any]
+    num_classes: int = field(metadata=_STATIC)
+    image_size: int = field(metadata=_STATIC)
+    class_names: tuple[str, ...] = field(default=(), metadata=_STATIC)
+    resize_to: int | None = field(default=None, metadata=_STATIC)
+    spec: Any = field(default=None, metadata=_STATIC)
+
+    def __post_init__(self):
+        for name in ("features", "head"):
+            function = getattr(self, name)
+            if callable(function) and jax.tree_util.all_leaves([function]):
+                object.__setattr__(self, name, jax.tree_util.Partial(function))
+        names = tuple(self.class_names) or tuple(str(k) for k in range(self.num_classes))
+        if len(names) != self.num_classes:
+            raise InputError(f"class_names: expected {self.num_classes} names, got {len(names)}")
+        object.__setattr__(self, "class_names", names)
+
+    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+        """Logits of images, float32 [B, H, W, 3] in [0, 1]."""
+        return self.head(self.features(images))
+
+    def astype(self, dtype: Any) -> Classifier:
+        """The same classifier with its backbone computing in `dtype`; the head stays float32."""
+        if not hasattr(self.features, "astype"):
+            raise InputError(
+                f"features of type {type(self.features).__name__} have no dtype to change"
+            )
+        return replace(self, features=self.features.astype(dtype))

@@ -1,0 +1,256 @@
+"""Weights made with torch, read by name: torchvision's ResNet and VGG, Hugging Face's ResNet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fgvce_jax.errors import InputError
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.named import complain, named, with_named
+from fgvce_jax.models.spec import (
+    ARCHITECTURES,
+    FC_WIDTH,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ModelSpec,
+    template,
+)
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+# Around a network: Lightning modules, DataParallel, torch.compile, wrappers of people's own.
+PREFIXES = {"model", "module", "resnet", "vgg", "net", "network", "backbone", "_orig_mod"}
+# Around a state dict, in the files that training loops write.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
+TORCH_NAMES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+VGG_CELLS = 7  # the side of the cells that torchvision's VGG pools to before its dense layers
+HUGGING_FACE = (
+    (r"embedder\.embedder\.convolution\.", "conv1."),
+    (r"embedder\.embedder\.normalization\.", "bn1."),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    (r"\.layer\.(\d+)\.convolution\.", lambda m: f".conv{int(m[1]) + 1}."),
+    (r"\.layer\.(\d+)\.normalization\.", lambda m: f".bn{int(m[1]) + 1}."),
+    (r"^encoder\.stages\.(\d+)\.layers\.", lambda m: f"layer{int(m[1]) + 1}."),
+    (r"^classifier\.1\.", "fc."),
+)
+
+
+def read_weights(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a weights file by the names they have there; floating ones as float32.
+
+    Args:
+        path: A .safetensors file, or .pth, .pt, .ckpt or .bin of torch, which is installed then.
+            Nothing in it is unpickled but tensors and plain containers.
+
+    Raises:
+        InputError: No such file, a file that cannot be read, or one without tensors.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights {path}: no such file")
+    if path.suffix == ".safetensors":
+        tensors = _read_safetensors(path)
+    elif path.suffix in TORCH_SUFFIXES:
+        tensors = _read_torch(path)
+    else:
+        known = ", ".join((".safetensors", *TORCH_SUFFIXES))
+        raise InputError(f"weights {path}: expected a file ending in one of {known}")
+    if not tensors:
+        raise InputError(f"weights {path}: expected a state dict, found no tensors by name")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise InputError(
+            f"weights {path}: reading .safetensors needs safetensors (pip install safetensors)"
+        ) from error
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: _float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        raise InputError(f"weights {path}: not a readable .safetensors file ({error})") from error
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return array if np.issubdtype(array.dtype, np.integer) else np.asarray(array, np.float32)
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f"weights {path}: reading {path.suffix} needs torch (pip install torch), "
+            "or save the weights as .safetensors"
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, depending on which byte is wrong
+        if "GLOBAL" in str(error):
+            raise InputError(
+                f"weights {path}: holds Python objects beside tensors, which are not unpickled; "
+                "save its state_dict alone, as .safetensors or with torch.save"
+            ) from error
+        raise InputError(f"weights {path}: not a readable torch file (truncated?)") from error
+
+    def tensors(values: object) -> dict[str, np.ndarray]:
+        items = values.items() if isinstance(values, Mapping) else ()
+        return {
+            name: (value.float() if value.is_floating_point() else value).numpy()
+            for name, value in items
+            if isinstance(name, str) and isinstance(value, torch.Tensor)
+        }
+
+    inner = [content[key] for key in WRAPPERS if isinstance(content, Mapping) and key in content]
+    return next(filter(None, map(tensors, [*inner, content])), {})
+
+
+def torchvision_names(names: Iterable[str], resnet: bool) -> dict[str, str]:
+    """Names as found in a file by the name that torchvision has for them.
+
+    Prefixes are taken off, Hugging Face's ResNet is renamed, and BatchNorm's step counters, which
+    inference has no use for, are left out.
+
+    Raises:
+        InputError: Two of them come to the same name.
+    """
+    found: dict[str, str] = {}
+    for original in names:
+        parts = original.split(".")
+        while parts[0] in PREFIXES:
+            parts = parts[1:]
+        if parts[-1:] == ["num_batches_tracked"]:
+            continue
+        name = ".".join(parts)
+        for pattern, replacement in HUGGING_FACE if resnet else ():
+            name = re.sub(pattern, replacement, name)
+        if name in found:
+            raise InputError(f"weights: {found[name]} and {original} are both {name}")
+        found[name] = original
+    return found
+
+
+def _torch_name(name: str) -> str:
+    layer, _, kind = name.rpartition(".")
+    return f"{layer}.{TORCH_NAMES[kind]}"
+
+
+def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if name == "classifier.0.kernel":
+        return (shape[-1], shape[-2] * VGG_CELLS**2)
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    return tuple(reversed(shape))
+
+
+def _from_torch(name: str, array: np.ndarray, cells: int) -> np.ndarray:
+    """An array of torch in our layout: kernels [H, W, I, O] and [I, O]."""
+    if name == "classifier.0.kernel":
+        kernel = array.reshape(FC_WIDTH, -1, VGG_CELLS, VGG_CELLS).transpose(2, 3, 1, 0)
+        return fold_adaptive_pool(kernel, cells)
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    return array.T
+
+
+def fold_adaptive_pool(
+    kernel: Float[np.ndarray, "m m C D"], n: int
+) -> Float[np.ndarray, "n n C D"]:
+    """A dense kernel on m x m cells that were average-pooled from n x n, as one on the latter.
+
+    The pooling is torch's AdaptiveAvgPool2d: output i averages the cells from floor(i n / m) up
+    to ceil((i + 1) n / m). It is linear in the cells, so it can be part of the kernel.
+    """
+    m = len(kernel)
+    if n == m:
+        return kernel
+    pool = np.zeros((m, n), kernel.dtype)
+    for i in range(m):
+        window = slice(i * n // m, -(-(i + 1) * n // m))
+        pool[i, window] = 1 / (window.stop - window.start)
+    return np.einsum("ip,jq,ijcd->pqcd", pool, pool, kernel, optimize=True)
+
+
+def classifier_from_weights(
+    path: str | Path,
+    spec: ModelSpec,
+    image_size: int = 224,
+    *,
+    class_names: Sequence[str] = (),
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    resize_to: int | None = None,
+) -> Classifier:
+    """A classifier with the weights of a file; the number of classes is theirs.
+
+    A VGG at another size than 224 pools its cells to 7 x 7 as torchvision does, inside its head.
+
+    Args:
+        path: As in `read_weights`.
+        spec: The architecture.
+        image_size: Height and width of the images, in pixels.
+        class_names, mean, std, resize_to: As in `build`.
+
+    Raises:
+        InputError: A file that cannot be read, weights of another architecture, or missing,
+            unexpected, misshapen or non-finite tensors, all of them in one line.
+    """
+    tensors = read_weights(path)
+    originals = torchvision_names(tensors, not spec.is_vgg)
+    last = "classifier.6.bias" if spec.is_vgg else "fc.bias"
+    num_classes = len(tensors[originals[last]]) if last in originals else 0
+
+    clf = template(spec, num_classes or 1, image_size)
+    ours = {name: leaf.shape for name, leaf in named(clf).items() if name not in ("mean", "std")}
+    expected = {_torch_name(name): _torch_shape(name, shape) for name, shape in ours.items()}
+    found = {name: tensors[original].shape for name, original in originals.items()}
+    source = f"weights {path} for {spec.arch}"
+    if set(found) != set(expected):
+        _complain_of_architecture(source, spec, set(expected), tensors)
+    complain(source, expected, found)
+    wrong = [name for name in originals.values() if not np.isfinite(tensors[name]).all()]
+    if wrong:
+        raise InputError(f"{source}: not finite: {', '.join(wrong)}")
+
+    cells = ours.get("classifier.0.kernel", (0,))[0]
+    arrays = {
+        name: _from_torch(name, tensors[originals[_torch_name(name)]], cells) for name in ours
+    }
+    arrays |= {"mean": np.float32(mean), "std": np.float32(std)}
+    return replace(with_named(clf, arrays), class_names=tuple(class_names), resize_to=resize_to)
+
+
+def _complain_of_architecture(
+    source: str, spec: ModelSpec, expected: set[str], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Say it in a word where the file holds another architecture altogether."""
+    for arch in ARCHITECTURES[1:]:
+        if arch != spec.arch:
+            other = template(ModelSpec(arch), 1, 224)
+            names = {_torch_name(name) for name in named(other) if name not in ("mean", "std")}
+            if names == set(torchvision_names(tensors, not other.spec.is_vgg)):
+                raise InputError(f"{source}: these are weights of another architecture, {arch}")
+    if not expected & set(torchvision_names(tensors, not spec.is_vgg)):
+        some = ", ".join(list(tensors)[:3])
+        raise InputError(
+            f"{source}: these are weights of another architecture, none of its "
+            f"{len(expected)} tensors is among {some}, ..."
+        )

@@ -1,0 +1,138 @@
+"""The few layers that ResNet and VGG are made of, and how a network is cut in two.
+
+Every layer is padded as torch pads it and carries torchvision's name, so weights move by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+he_fan_out = jax.nn.initializers.he_normal(in_axis=-1, out_axis=-2)
+
+
+def conv(
+    inputs: int, outputs: int, size: int, stride: int = 1, *, bias: bool = False, rngs: nnx.Rngs
+) -> nnx.Conv:
+    """A convolution with a square kernel of odd `size`, zero-padded by half of it on each side."""
+    return nnx.Conv(
+        inputs,
+        outputs,
+        (size, size),
+        strides=(stride, stride),
+        padding=((size // 2, size // 2),) * 2,
+        use_bias=bias,
+        kernel_init=he_fan_out,
+        rngs=rngs,
+    )
+
+
+def batch_norm(channels: int, *, zero: bool = False, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """BatchNorm with torch's constants; `zero` starts its scale at 0 (last one of a block)."""
+    start = nnx.initializers.zeros_init() if zero else nnx.initializers.ones_init()
+    return nnx.BatchNorm(
+        channels,
+        use_running_average=True,
+        momentum=0.9,
+        epsilon=1e-5,
+        scale_init=start,
+        rngs=rngs,
+    )
+
+
+class Activation(nnx.Module):
+    """An elementwise function as a layer.
+
+    Attributes:
+        function: ReLU, or what takes its place (guided backpropagation).
+    """
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self.function = function
+
+    def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return self.function(x)
+
+
+class MaxPool(nnx.Module):
+    """Maximum over windows, -inf beyond the border.
+
+    Attributes:
+        size: Window side.
+        padding: Rows and columns added on each side; the stride is 2.
+    """
+
+    def __init__(self, size: int, padding: int = 0):
+        self.size = size
+        self.padding = padding
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+        return nnx.max_pool(
+            x, (self.size, self.size), strides=(2, 2), padding=((self.padding, self.padding),) * 2
+        )
+
+
+class Chain(nnx.Module):
+    """Layers in a row.
+
+    Attributes:
+        order: The layers' names (torchvision's), first to last.
+        units: The layers by name.
+    """
+
+    def __init__(self, units: dict[str, nnx.Module]):
+        self.order = tuple(units)
+        self.units = nnx.Dict(units)
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        for name in self.order:
+            x = self.units[name](x)
+        return x
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ChainHead:
+    """The rest of a network that was cut early: more layers, in inference mode, and then a head.
+
+    Cells [..., n, n, C] to logits [..., K]. Not additive in the cells, so every use of it is a
+    whole pass.
+
+    Attributes:
+        params: The remaining layers' weights, an `nnx.State`.
+        stats: Their BatchNorm statistics; no gradient flows into them.
+        head: What follows the last layer.
+        graphdef: The layers' static structure, of a `Chain`.
+    """
+
+    params: nnx.State
+    stats: nnx.State
+    head: Callable[[Any], Any]
+    graphdef: nnx.GraphDef = field(metadata={"static": True})
+
+    @classmethod
+    def from_chain(cls, chain: Chain, head: Callable[[Any], Any]) -> ChainHead:
+        """Split the layers' weights from their structure."""
+        graphdef, params, stats = nnx.split(chain, nnx.Param, ...)
+        return cls(params, stats, head, graphdef)
+
+    def module(self) -> Chain:
+        """The remaining layers again, holding these weights."""
+        return nnx.merge(self.graphdef, self.params, jax.lax.stop_gradient(self.stats))
+
+    def __call__(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch K"]:
+        module = self.module()
+        module.eval()
+        batch = cells.shape[:-3]
+        flat = cells.reshape(math.prod(batch), *cells.shape[-3:])
+        logits = self.head(module(flat))
+        return jnp.reshape(logits, (*batch, logits.shape[-1]))

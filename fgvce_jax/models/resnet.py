@@ -1,0 +1,131 @@
+"""Residual networks: ResNet-50 and a small configurable one (He et al., CVPR 2016).
+
+ResNet-50 is torchvision's variant, which strides in the 3x3 convolution of a bottleneck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flax import nnx
+
+from fgvce_jax.models.layers import Activation, MaxPool, batch_norm, conv
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float
+
+
+def _downsample(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nnx.List([conv(inputs, outputs, 1, stride, rngs=rngs), batch_norm(outputs, rngs=rngs)])
+
+
+def _shortcut(layers: nnx.List | None, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    for layer in layers or ():
+        x = layer(x)
+    return x
+
+
+class BasicBlock(nnx.Module):
+    """Two 3x3 convolutions beside a shortcut; `expansion` is 1."""
+
+    expansion = 1
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, activation: Callable[[Any], Any], rngs: nnx.Rngs
+    ):
+        self.conv1 = conv(inputs, width, 3, stride, rngs=rngs)
+        self.bn1 = batch_norm(width, rngs=rngs)
+        self.conv2 = conv(width, width, 3, rngs=rngs)
+        self.bn2 = batch_norm(width, zero=True, rngs=rngs)
+        self.downsample = nnx.data(_downsample(inputs, width, stride, rngs))
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        y = self.activation(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.activation(y + _shortcut(self.downsample, x))
+
+
+class Bottleneck(nnx.Module):
+    """1x1, 3x3 (strided) and 1x1 convolutions beside a shortcut; the output has 4 x width."""
+
+    expansion = 4
+
+    def __init__(
+        self, inputs: int, width: int, stride: int, activation: Callable[[Any], Any], rngs: nnx.Rngs
+    ):
+        outputs = width * self.expansion
+        self.conv1 = conv(inputs, width, 1, rngs=rngs)
+        self.bn1 = batch_norm(width, rngs=rngs)
+        self.conv2 = conv(width, width, 3, stride, rngs=rngs)
+        self.bn2 = batch_norm(width, rngs=rngs)
+        self.conv3 = conv(width, outputs, 1, rngs=rngs)
+        self.bn3 = batch_norm(outputs, zero=True, rngs=rngs)
+        self.downsample = nnx.data(_downsample(inputs, outputs, stride, rngs))
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        y = self.activation(self.bn1(self.conv1(x)))
+        y = self.activation(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.activation(y + _shortcut(self.downsample, x))
+
+
+def _stages(
+    block: type[BasicBlock] | type[Bottleneck],
+    channels: int,
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    activation: Callable[[Any], Any],
+    rngs: nnx.Rngs,
+) -> dict[str, nnx.Module]:
+    """Blocks named layer1.0, layer1.1, ...; every stage but the first halves the resolution."""
+    units: dict[str, nnx.Module] = {}
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), 1):
+        for index in range(count):
+            stride = 2 if stage > 1 and index == 0 else 1
+            units[f"layer{stage}.{index}"] = block(channels, width, stride, activation, rngs)
+            channels = width * block.expansion
+    return units
+
+
+def resnet50_units(activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    """ResNet-50 without its linear layer: images [B, H, W, 3] to cells [B, H/32, W/32, 2048]."""
+    return {
+        "conv1": conv(3, 64, 7, 2, rngs=rngs),
+        "bn1": batch_norm(64, rngs=rngs),
+        "relu": Activation(activation),
+        "maxpool": MaxPool(3, padding=1),
+        **_stages(Bottleneck, 64, (64, 128, 256, 512), (3, 4, 6, 3), activation, rngs),
+    }
+
+
+def small_resnet_units(
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    stem_stride: int,
+    activation: Callable[[Any], Any],
+    rngs: nnx.Rngs,
+) -> dict[str, nnx.Module]:
+    """A ResNet of basic blocks: images [B, H, W, 3] to cells [B, H/s, W/s, widths[-1]].
+
+    The total stride s is `stem_stride` * 2 ** (len(widths) - 1).
+
+    Args:
+        widths: Channels of each stage.
+        blocks: Blocks of each stage.
+        stem_stride: 1, 2, or 4 (a strided convolution and a max-pool).
+        activation: ReLU or what takes its place.
+        rngs: Keys for the initial weights.
+    """
+    stem: dict[str, nnx.Module] = {
+        "conv1": conv(3, widths[0], 3, min(stem_stride, 2), rngs=rngs),
+        "bn1": batch_norm(widths[0], rngs=rngs),
+        "relu": Activation(activation),
+    }
+    if stem_stride == 4:
+        stem["maxpool"] = MaxPool(3, padding=1)
+    return {**stem, **_stages(BasicBlock, widths[0], widths, blocks, activation, rngs)}

@@ -1,0 +1,238 @@
+"""Which architecture, and where it is cut: enough to build a classifier again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from fgvce_jax.errors import InputError
+from fgvce_jax.heads import Dense, PooledLinear
+from fgvce_jax.models.classifier import Backbone, Classifier
+from fgvce_jax.models.layers import Chain, ChainHead
+from fgvce_jax.models.resnet import resnet50_units, small_resnet_units
+from fgvce_jax.models.vgg import vgg_units
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Key
+
+ARCHITECTURES = ("small_resnet", "resnet50", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FC_WIDTH = 4096
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An architecture; its fields are JSON values.
+
+    Attributes:
+        arch: small_resnet, resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
+        cut: Where features end and the head begins. None is after the last stage (ResNet: a
+            pooled-linear head) or the last max-pool (VGG: a dense head). Earlier, the head is the
+            rest of the network: "layer4.0", "layer3", ... after that block or stage of a ResNet;
+            "conv" before a VGG's last max-pool ("pool" is the same as None).
+        widths: Channels of each stage of small_resnet.
+        blocks: Basic blocks of each stage of small_resnet.
+        stem_stride: Stride before the first stage of small_resnet: 1, 2 or 4. Each later stage
+            doubles it, so the defaults turn 112 pixels into 7 cells.
+
+    Raises:
+        InputError: An unknown architecture or cut, or stages that cannot be built.
+    """
+
+    arch: str = "small_resnet"
+    cut: str | None = None
+    widths: tuple[int, ...] = (48, 96, 192)
+    blocks: tuple[int, ...] = (1, 1, 1)
+    stem_stride: int = 4
+
+    def __post_init__(self):
+        if self.arch not in ARCHITECTURES:
+            near = difflib.get_close_matches(self.arch, ARCHITECTURES, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            known = ", ".join(ARCHITECTURES)
+            raise InputError(f"arch {self.arch!r}: expected one of {known}{hint}")
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        if len(self.widths) != len(self.blocks) or min((*self.widths, *self.blocks), default=0) < 1:
+            raise InputError(
+                f"widths {self.widths}, blocks {self.blocks}: expected as many, all at least 1"
+            )
+        if self.stem_stride not in (1, 2, 4):
+            raise InputError(f"stem_stride {self.stem_stride}: expected 1, 2 or 4")
+        if self.cut is not None and self.cut not in self.cuts:
+            raise InputError(
+                f"cut {self.cut!r}: expected one of {', '.join(self.cuts)} for {self.arch}"
+            )
+
+    @property
+    def is_vgg(self) -> bool:
+        """Whether the architecture is a VGG."""
+        return self.arch.startswith("vgg")
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The values `cut` may take, first to last."""
+        if self.is_vgg:
+            return ("conv", "pool")
+        blocks = (3, 4, 6, 3) if self.arch == "resnet50" else self.blocks
+        return tuple(
+            name
+            for stage, count in enumerate(blocks, 1)
+            for name in (*(f"layer{stage}.{index}" for index in range(count)), f"layer{stage}")
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of `to_dict`."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(f"model description: unknown fields {', '.join(unknown)}")
+        return cls(**values)
+
+    def units(self, activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+        """Every layer up to the head proper, by torchvision's name, first to last."""
+        if self.is_vgg:
+            return vgg_units(self.arch, activation, rngs)
+        if self.arch == "resnet50":
+            return resnet50_units(activation, rngs)
+        return small_resnet_units(self.widths, self.blocks, self.stem_stride, activation, rngs)
+
+    def first_of_head(self, names: Sequence[str]) -> int:
+        """How many of the units called `names` belong to the features."""
+        if self.cut is None or self.cut == "pool":
+            return len(names)
+        if self.cut == "conv":
+            return len(names) - 1
+        last = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{self.cut}.")][-1]
+        return last + 1
+
+
+def build(
+    spec: ModelSpec,
+    num_classes: int,
+    image_size: int,
+    key: Key[Array, ""],
+    *,
+    class_names: Sequence[str] = (),
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    resize_to: int | None = None,
+    activation: Callable[[Any], Any] = jax.nn.relu,
+) -> Classifier:
+    """A classifier with fresh weights (He fan-out; the cut does not change them).
+
+    Args:
+        spec: The architecture.
+        num_classes: K.
+        image_size: Height and width of its images, in pixels.
+        key: A PRNG key.
+        class_names: K names, or none.
+        mean: Per-channel mean of the images, in units of [0, 1].
+        std: Per-channel standard deviation.
+        resize_to: Short side before the centre crop; None resizes to `image_size` directly.
+        activation: What stands in the place of every ReLU, the head's included.
+
+    Raises:
+        InputError: Images too small to leave one cell.
+    """
+    features, head = _initialise(spec, num_classes, image_size, activation, key)
+    features = replace(features, mean=jnp.float32(mean), std=jnp.float32(std))
+    return Classifier(features, head, num_classes, image_size, tuple(class_names), resize_to, spec)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _initialise(
+    spec: ModelSpec,
+    num_classes: int,
+    image_size: int,
+    activation: Callable[[Any], Any],
+    key: Key[Array, ""],
+) -> tuple[Backbone, PooledLinear | Dense | ChainHead]:
+    # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
+    fast = jax.random.wrap_key_data(jax.random.bits(key, 4, jnp.uint32), impl="rbg")
+    rngs = nnx.Rngs(params=fast)
+    units = spec.units(activation, rngs)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    cells = jax.eval_shape(Chain(units), images).shape[1:]
+    if 0 in cells:
+        raise InputError(f"image_size {image_size}: too small for {spec.arch}")
+    head = _head(spec, cells, num_classes, activation, rngs)
+    names = tuple(units)
+    first = spec.first_of_head(names)
+    if first < len(names):
+        head = ChainHead.from_chain(Chain({name: units[name] for name in names[first:]}), head)
+    features = Chain({name: units[name] for name in names[:first]})
+    return Backbone.from_module(features, IMAGENET_MEAN, IMAGENET_STD), head
+
+
+def _head(
+    spec: ModelSpec,
+    cells: tuple[int, ...],
+    num_classes: int,
+    activation: Callable[[Any], Any],
+    rngs: nnx.Rngs,
+) -> PooledLinear | Dense:
+    """The head proper, on cells of shape (n, n, C)."""
+    if not spec.is_vgg:
+        bound = cells[-1] ** -0.5
+        kernel = jax.random.uniform(
+            rngs.params(), (cells[-1], num_classes), minval=-bound, maxval=bound
+        )
+        return PooledLinear(kernel, jnp.zeros(num_classes))
+
+    def layer(*shape: int) -> tuple[Array, Array]:
+        return 0.01 * jax.random.normal(rngs.params(), shape), jnp.zeros(shape[-1])
+
+    kernel, bias = layer(*cells, FC_WIDTH)
+    layers = (layer(FC_WIDTH, FC_WIDTH), layer(FC_WIDTH, num_classes))
+    return Dense(kernel, bias, layers, activation)
+
+
+def template(
+    spec: ModelSpec,
+    num_classes: int,
+    image_size: int,
+    activation: Callable[[Any], Any] = jax.nn.relu,
+) -> Classifier:
+    """What `build` would give, with shapes and dtypes in the place of arrays."""
+    return jax.eval_shape(
+        lambda key: build(spec, num_classes, image_size, key, activation=activation),
+        jax.random.key(0),
+    )
+
+
+def require_spec(clf: Classifier) -> ModelSpec:
+    """How the classifier is built; an `InputError` if it is not one of this package."""
+    if clf.spec is None:
+        raise InputError("classifier: made of functions of the user's own, expected one of ours")
+    return clf.spec
+
+
+def with_activation(clf: Classifier, activation: Callable[[Any], Any]) -> Classifier:
+    """The same classifier and weights with every ReLU replaced, in the features and in the head.
+
+    Args:
+        clf: A classifier of this package.
+        activation: An elementwise function, e.g. a ReLU with another gradient.
+
+    Raises:
+        InputError: The classifier is made of the user's own functions.
+    """
+    other = template(require_spec(clf), clf.num_classes, clf.image_size, activation)
+    rebuilt = jax.tree.unflatten(jax.tree.structure(other), jax.tree.leaves(clf))
+    return replace(rebuilt, class_names=clf.class_names, resize_to=clf.resize_to)

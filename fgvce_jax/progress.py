@@ -1,0 +1,44 @@
+"""Progress bars on the terminal's error stream, and what a command has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line for the user, beside the bars."""
+    console.print(message, markup=False)
+
+
+@contextmanager
+def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar for one stage; the block receives a function that moves it on by a count.
+
+    Args:
+        name: What is being done.
+        total: How many steps there are; None shows that it is alive, and the time.
+    """
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        *((TaskProgressColumn(), MofNCompleteColumn()) if total is not None else ()),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count=1: progress.advance(task, count)
+        if total is None:
+            progress.update(task, total=1, completed=1)

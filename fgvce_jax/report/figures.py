@@ -1,0 +1,326 @@
+"""From arrays to pictures: overlays, patches, charts, and an explanation as one figure.
+
+Colours mean the same everywhere: orange is what spoke for the predicted class P, blue what decides
+for the correct class Q.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from matplotlib.axes import Axes
+
+    from fgvce_jax.data.example import Dataset
+    from fgvce_jax.results import RunResults
+
+ORANGE, BLUE = "#e8590c", "#1580c4"
+COLORMAPS = {
+    "invariant": LinearSegmentedColormap.from_list("p", ["#ffe066", "#ff922b", "#f03e3e"]),
+    "dominant": LinearSegmentedColormap.from_list("q", ["#96f2d7", "#22b8cf", "#1864ff"]),
+    "other": LinearSegmentedColormap.from_list("other", ["#eebefa", "#be4bdb", "#862e9c"]),
+}
+_LEVELS = 64
+_SIDE = 84
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+class Window(NamedTuple):
+    """A square part of the image around a cell, all in cells.
+
+    Attributes:
+        x, y: Its top left corner.
+        side: Its side.
+        column, row: Top left corner of the cell in the image; the cell's side is 1.
+    """
+
+    x: float
+    y: float
+    side: float
+    column: int
+    row: int
+
+
+def window(cell: int, n: int) -> Window:
+    """What is shown of a cell: itself and a cell's width around it, at least 3/7 of the image.
+
+    At the image's border the window is moved inwards, so that it stays inside.
+
+    Args:
+        cell: Row-major index.
+        n: Cells on a side of the image.
+    """
+    row, column = divmod(cell, n)
+    side = min(n, max(3, 3 * n / 7))
+    x, y = (float(np.clip(at + 0.5 - side / 2, 0, n - side)) for at in (column, row))
+    return Window(x, y, side, column, row)
+
+
+def patch(image: UInt8[np.ndarray, "S S 3"], cell: int, n: int) -> Image.Image:
+    """The window of a cell cut out of its image, at the image's own resolution."""
+    scale = image.shape[0] / n
+    x, y, side, _, _ = window(cell, n)
+    box = (x * scale, y * scale, (x + side) * scale, (y + side) * scale)
+    size = max(1, round(side * scale))
+    return Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def intensity(values: Float[np.ndarray, "n n"], size: int) -> Float[np.ndarray, "size size"]:
+    """A map as it is displayed: clipped at 0, upsampled bilinearly, its maximum 1 (or all 0)."""
+    clipped = Image.fromarray(np.maximum(values, 0).astype(np.float32))
+    large = np.asarray(clipped.resize((size, size), Image.Resampling.BILINEAR))
+    peak = large.max()
+    return large / peak if peak > 0 else large
+
+
+def overlay(values: Float[np.ndarray, "n n"], colors: str, size: int = _SIDE) -> Image.Image:
+    """A map as a translucent picture to lay over the image, more opaque where it is higher.
+
+    Args:
+        values: The map; negative values show as nothing.
+        colors: A key of `COLORMAPS`.
+        size: Side of the picture, in pixels.
+    """
+    levels = np.round(intensity(values, size) * (_LEVELS - 1)).astype(np.uint8)
+    picture = Image.fromarray(levels)
+    picture.putpalette(_palette(colors).tobytes(), "RGBA")
+    return picture
+
+
+def _palette(colors: str) -> UInt8[np.ndarray, "L 4"]:
+    x = np.linspace(0, 1, _LEVELS)
+    rgba = COLORMAPS[colors](x)
+    rgba[:, 3] = 0.9 * x**0.8
+    return np.round(rgba * 255).astype(np.uint8)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as text to embed: overlays and small pictures without loss, others as WebP."""
+    file = io.BytesIO()
+    if picture.mode == "P":
+        picture.save(file, "PNG", optimize=False)
+    else:
+        picture.save(file, "WEBP", quality=82, method=2, lossless=picture.width <= 32)
+    kind = "png" if picture.mode == "P" else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+# --- charts -------------------------------------------------------------------------------------
+
+_INK = "#010203"  # stands for the colour of the page's text, light or dark
+
+
+def edits_chart(num_edits: Sequence[int], flipped: Sequence[bool]) -> str:
+    """Histogram of edits, those that flipped and those that did not, as SVG text."""
+    num_edits, flipped = np.asarray(num_edits, int), np.asarray(flipped, bool)
+    counts = np.arange(max(num_edits, default=0) + 1)
+    yes, no = (np.bincount(num_edits[k], minlength=len(counts)) for k in (flipped, ~flipped))
+    figure = Figure(figsize=(4.2, 3.2))
+    axes = figure.add_subplot()
+    axes.bar(counts, yes, 0.8, color=BLUE)
+    axes.bar(counts, no, 0.8, bottom=yes, color=ORANGE)
+    axes.set_xlabel("edits")
+    axes.set_ylabel("images")
+    axes.set_xlim(-0.6, max(len(counts), 6) - 0.4)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    return _svg(figure, axes, "edits")
+
+
+def probability_chart(before: Sequence[float], after: Sequence[float]) -> str:
+    """Histograms of the target's probability before and after the edits, as SVG text."""
+    figure = Figure(figsize=(4.2, 3.2))
+    axes = figure.add_subplot()
+    bins = np.linspace(0, 1, 21)
+    axes.hist(before, bins, color=ORANGE, alpha=0.75)
+    axes.hist(after, bins, color=BLUE, alpha=0.75)
+    axes.set_xlabel("probability of Q")
+    axes.set_ylabel("images")
+    axes.set_xlim(0, 1)
+    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    return _svg(figure, axes, "probability")
+
+
+def _svg(figure: Figure, axes: Axes, name: str) -> str:
+    """A chart with one pair of axes as SVG for the page, in its font and its text's colour.
+
+    The page's ids are one space, so that the chart's get its name.
+    """
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    axes.tick_params(colors=_INK, labelsize=9, length=3)
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fgvce", "font.family": "sans-serif"}):
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            pad_inches=0.02,
+            metadata={"Date": None, "Creator": None},
+        )
+    text = file.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    for reference in ('id="', 'href="#', "url(#"):
+        text = text.replace(reference, f"{reference}{name}-")
+    return text
+
+
+# --- one explanation ----------------------------------------------------------------------------
+
+
+def card_figure(
+    results: RunResults,
+    row: int,
+    dataset: Dataset,
+    references: Dataset,
+    view: Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]],
+    max_edits: int = 5,
+) -> Figure:
+    """One explanation as a matplotlib figure, for a paper or a README.
+
+    Args:
+        results: The run.
+        row: Which of its explanations.
+        dataset: The split that was explained.
+        references: The split that the candidates come from.
+        view: From an image to what the classifier saw of it.
+        max_edits: Edits drawn; a line says how many there are beyond.
+    """
+    [found] = results.table.slice(row, 1).to_pylist()
+    image = view(dataset[found["index"]].image)
+    invariant, dominant = (results.maps[name][row] for name in ("invariant", "dominant"))
+    n = invariant.shape[0]
+    edits = found["edits"][:max_edits]
+    p, q = found["predicted_name"], found["target_name"]
+
+    size = image.shape[0]
+
+    figure = Figure(figsize=(10, 4.6), facecolor="white")
+    words = (("The classifier said ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE))
+    _headline(figure, words)
+    top = figure.add_gridspec(
+        1, 4, left=0.02, right=0.985, top=0.84, bottom=0.42, width_ratios=(1, 1, 1, 1.1)
+    )
+    axes = _picture(figure.add_subplot(top[0]), image, "the image, replaced cells")
+    for number, edit in enumerate(edits, 1):
+        y, x = (np.array(divmod(edit["cell"], n)) + 0.5) * size / n
+        _outline(axes, edit["cell"], n, size, ORANGE)
+        axes.text(x, y, str(number), color="white", weight="bold", ha="center", va="center")
+    for k, (name, values, title) in enumerate(
+        (("invariant", invariant, "spoke for "), ("dominant", dominant, "decides for ")),
+        1,
+    ):
+        title += p if name == "invariant" else q
+        axes = _picture(figure.add_subplot(top[k]), image, title, ORANGE if k == 1 else BLUE)
+        levels = np.round(intensity(values, size) * (_LEVELS - 1)).astype(int)
+        axes.imshow(_palette(name)[levels])
+    _curve(figure.add_subplot(top[3]), found["p_target"], q)
+
+    figure.text(
+        0.02,
+        0.335,
+        "Each edit: the replaced cell, and the cell of a reference image that took its place",
+        fontsize=9,
+        weight="bold",
+    )
+    bottom = figure.add_gridspec(1, max_edits, left=0.02, right=0.985, top=0.27, bottom=0.0)
+    for k, edit in enumerate(edits):
+        pair = bottom[k].subgridspec(1, 2, wspace=0.06)
+        reference = view(references[edit["candidate_index"]].image)
+        for side, (source, cell, color) in enumerate(
+            ((image, edit["cell"], ORANGE), (reference, edit["candidate_cell"], BLUE))
+        ):
+            axes = _picture(figure.add_subplot(pair[side]), source)
+            scale = size / n
+            shown = window(cell, n)
+            _outline(axes, cell, n, size, color)
+            axes.set_xlim(shown.x * scale, (shown.x + shown.side) * scale)
+            axes.set_ylim((shown.y + shown.side) * scale, shown.y * scale)
+            if side == 0:
+                title = f"{k + 1}   similarity {edit['similarity']:.2f}"
+                axes.set_title(title, fontsize=9, loc="left")
+    if len(found["edits"]) > max_edits:
+        more = f"and {len(found['edits']) - max_edits} more"
+        figure.text(0.985, 0.335, more, fontsize=9, ha="right")
+    return figure
+
+
+def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
+    """A line of text in several colours at the top of a figure."""
+    texts = [
+        TextArea(text, textprops={"color": color, "fontsize": 15, "weight": "bold"})
+        for text, color in words
+    ]
+    line = HPacker(children=texts, pad=0, sep=0)
+    figure.add_artist(
+        AnchoredOffsetbox(
+            "upper left",
+            child=line,
+            frameon=False,
+            pad=0,
+            bbox_to_anchor=(0.02, 0.98),
+            bbox_transform=figure.transFigure,
+            borderpad=0,
+        )
+    )
+
+
+def _picture(
+    axes: Axes, image: UInt8[np.ndarray, "S S 3"], title: str = "", color: str = "black"
+) -> Axes:
+    """Axes that show an image in pixel coordinates, its top left corner at (0, 0)."""
+    height, width = image.shape[:2]
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=9, color=color, loc="left")
+    return axes
+
+
+def _outline(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
+    """Frame a cell of an image of `size` pixels."""
+    row, column = divmod(cell, n)
+    side = size / n
+    corner = (column * side, row * side)
+    axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=2))
+
+
+def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
+    """The target's probability, edit by edit."""
+    axes.plot(p_target, color=BLUE, marker="o", linewidth=2)
+    axes.annotate(
+        f"{p_target[-1]:.2f}",
+        (len(p_target) - 1, p_target[-1]),
+        (0, 7),
+        textcoords="offset points",
+        ha="center",
+        color=BLUE,
+        fontsize=9,
+    )
+    axes.set_box_aspect(0.86)
+    axes.set_ylim(0, 1.12)
+    axes.set_xlim(-0.3, max(len(p_target) - 1, 1) + 0.3)
+    axes.set_yticks([0, 0.5, 1])
+    axes.tick_params(labelsize=8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("edits", fontsize=9)
+    axes.set_title(f"probability of {name}", fontsize=9, color=BLUE, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,242 @@
+"""The report: one HTML file that needs nothing else, with a card for every explanation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from fgvce_jax.errors import InputError
+from fgvce_jax.report.figures import (
+    BLUE,
+    ORANGE,
+    data_uri,
+    edits_chart,
+    overlay,
+    patch,
+    probability_chart,
+    window,
+)
+from fgvce_jax.results import CORE_MAPS, RunResults, read_run, whole_file
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+
+    from fgvce_jax.data.example import Dataset
+
+    View = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]]
+
+_SHOWN_PAIRS = 8
+_SHOWN_SKIPPED = 50
+_CURVE = (330, 74)  # of the plot of p_target, in CSS pixels
+
+
+def write_report(
+    folder: str | Path,
+    dataset: Dataset,
+    references: Dataset,
+    view: View,
+    *,
+    title: str | None = None,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> Path:
+    """Write report.html into the folder of a run.
+
+    Every image is read once, in the order of its split. The page is written as it is drawn, so
+    that memory does not grow with the number of cards (but for the reference patches, of which the
+    bank holds a limited number).
+
+    Args:
+        folder: A run whose results are merged.
+        dataset: The split that was explained.
+        references: The split that the candidates come from.
+        view: From an image to what the classifier saw of it.
+        title: What the page is about; by default the data and the classifier of the run's config.
+        advance: Called with 1 for every card drawn.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: No finished run, data other than the run's, or a file that cannot be written.
+    """
+    results = read_run(folder)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    n = results.maps["invariant"].shape[-1]
+    page = environment.get_template("template.html.j2").stream(
+        title=title or _title(results.info["config"]),
+        n=n,
+        orange=ORANGE,
+        blue=BLUE,
+        curve=_CURVE,
+        info=results.info,
+        info_json=json.dumps(
+            {key: value for key, value in results.info.items() if key != "skipped"}, indent=2
+        ),
+        shown_skipped=_SHOWN_SKIPPED,
+        summary=summary(results),
+        pairs=confused_pairs(results),
+        shown_pairs=_SHOWN_PAIRS,
+        patches=_patches(results, references, view, n),
+        cards=_cards(results, dataset, view, advance),
+    )
+    page.enable_buffering(100)
+    path = Path(folder) / "report.html"
+    with whole_file(path) as file:
+        page.dump(file, encoding="utf-8")
+    return path
+
+
+def _title(config: dict[str, Any]) -> str:
+    """What was explained, in a few words, from as much as the config says."""
+    data, model = config.get("data") or {}, config.get("model") or {}
+    what = [data.get("name"), config.get("split") and f"{config['split']} split"]
+    what.append(model.get("checkpoint") or model.get("arch"))
+    return " · ".join(str(word) for word in what if word)
+
+
+# --- the top ------------------------------------------------------------------------------------
+
+
+def summary(results: RunResults) -> dict[str, Any]:
+    """The figures at the top of the page.
+
+    Returns:
+        accuracy, flipped (share of the explanations that had references), edits and seconds
+        (medians over them), each None where there is nothing to take it of; and the two charts as
+        SVG.
+    """
+    counts = results.info["counts"]
+    table = results.table.filter(pc.field("status") == "explained")
+    edits, seconds = (table[name].to_numpy() for name in ("num_edits", "time_s"))
+    flipped = table["flipped"].to_numpy()
+    before, after = (table[f"p_target_{when}"].to_numpy() for when in ("before", "after"))
+    return {
+        "accuracy": counts["correct"] / counts["read"] if counts["read"] else None,
+        "flipped": float(flipped.mean()) if len(table) else None,
+        "edits": float(np.median(edits)) if len(table) else None,
+        "seconds": float(np.median(seconds)) if len(table) else None,
+        "edits_chart": edits_chart(edits, flipped),
+        "probability_chart": probability_chart(before, after),
+    }
+
+
+def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
+    """Pairs (predicted, target), their names and how many images; the most frequent first.
+
+    Ties go by name.
+    """
+    keys = ["predicted", "target", "predicted_name", "target_name"]
+    rows = results.table.group_by(keys).aggregate([("id", "count")]).to_pylist()
+    pairs = [
+        {name: row[name] for name in keys}
+        | {"key": f"{row['predicted']}-{row['target']}", "count": row["id_count"]}
+        for row in rows
+    ]
+    return sorted(pairs, key=lambda p: (-p["count"], p["predicted_name"], p["target_name"]))
+
+
+# --- the cards ----------------------------------------------------------------------------------
+
+
+def _patch_key(index: int, cell: int) -> str:
+    return f"r{index}-{cell}"
+
+
+def _patches(
+    results: RunResults, references: Dataset, view: View, n: int
+) -> Iterator[tuple[str, str]]:
+    """The key and data URI of every reference patch that some edit used."""
+    cells: dict[tuple[int, str], set[int]] = {}
+    for batch in results.table.select(["edits"]).to_batches(max_chunksize=64):
+        for edit in chain.from_iterable(batch["edits"].to_pylist()):
+            image = edit["candidate_index"], edit["candidate_image"]
+            cells.setdefault(image, set()).add(edit["candidate_cell"])
+    for index, id in sorted(cells):
+        image = _seen(results, references, index, id, view)
+        for cell in sorted(cells[index, id]):
+            yield _patch_key(index, cell), data_uri(patch(image, cell, n))
+
+
+def _seen(
+    results: RunResults, dataset: Dataset, index: int, id: str, view: View
+) -> UInt8[np.ndarray, "S S 3"]:
+    """What the classifier saw of an image, once it is certain that it is the run's."""
+    example = dataset[index]
+    if example.id != id:
+        raise InputError(
+            f"{results.folder}: image {index} of the data is {example.id}, expected {id} as in "
+            f"the run"
+        )
+    return view(example.image)
+
+
+def _cards(
+    results: RunResults, dataset: Dataset, view: View, advance: Callable[[int], Any]
+) -> Iterator[dict[str, Any]]:
+    """What the template needs for each explanation, in the order of the table."""
+    maps = {name: results.maps[name] for name in results.maps if name != "id"}
+    start = 0
+    for batch in results.table.to_batches(max_chunksize=64):
+        for k, row in enumerate(batch.to_pylist(), start):
+            image = _seen(results, dataset, row["index"], row["id"], view)
+            yield card(row, image, {name: maps[name][k] for name in maps})
+            advance(1)
+        start += len(batch)
+
+
+def card(
+    row: dict[str, Any],
+    image: UInt8[np.ndarray, "S S 3"],
+    maps: dict[str, Float[np.ndarray, "n n"]],
+) -> dict[str, Any]:
+    """One explanation's row with its pictures (as data URIs), windows and curve.
+
+    Positions are in cells from the image's top left corner.
+    """
+    n = maps["invariant"].shape[0]
+    other = {name: values for name, values in maps.items() if name not in CORE_MAPS}
+    return row | {
+        "pair": f"{row['predicted']}-{row['target']}",
+        "image": data_uri(Image.fromarray(image)),
+        "small": image.shape[0] < 64,
+        "invariant": data_uri(overlay(maps["invariant"], "invariant")),
+        "dominant": data_uri(overlay(maps["dominant"], "dominant")),
+        "gallery": [
+            (name, None if np.isnan(values).any() else data_uri(overlay(values, "other")))
+            for name, values in other.items()
+        ],
+        "curve": _curve(row["p_target"]),
+        "edits": [
+            edit
+            | {
+                "patch": _patch_key(edit["candidate_index"], edit["candidate_cell"]),
+                "replaced": window(edit["cell"], n),
+                "candidate": window(edit["candidate_cell"], n),
+                "p": p,
+            }
+            for edit, p in zip(row["edits"], row["p_target"][1:], strict=True)
+        ],
+    }
+
+
+def _curve(p_target: list[float]) -> list[tuple[float, float]]:
+    """Points of p_target in the plot: evenly spaced, 1 at the top."""
+    width, height = _CURVE
+    steps = max(len(p_target) - 1, 1)
+    return [
+        (round(width * k / steps, 1), round(height * (1 - p), 1)) for k, p in enumerate(p_target)
+    ]

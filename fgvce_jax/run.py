@@ -1,0 +1,391 @@
+"""A run: every misclassified image of a split, explained, and written as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgvce_jax import __version__
+from fgvce_jax.bank import Bank, build_bank, load_bank, pad_batch, save_bank
+from fgvce_jax.config import ExplainConfig, ModelConfig, from_dict
+from fgvce_jax.data import open_dataset
+from fgvce_jax.data.pipeline import batches, image_loader, preprocess
+from fgvce_jax.distributed import Processes
+from fgvce_jax.errors import InputError, UnreadableImage
+from fgvce_jax.explain import explain_features
+from fgvce_jax.heads import searchable
+from fgvce_jax.models import Classifier, load_classifier
+from fgvce_jax.progress import say, stage
+from fgvce_jax.report import write_report
+from fgvce_jax.results import Record, explained, open_run, read_run, whole_file
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, UInt8
+
+    from fgvce_jax.data.example import Dataset
+    from fgvce_jax.data.pipeline import Batch
+
+
+def explain_split(config: ExplainConfig, folder: Path, processes: Processes | None = None) -> None:
+    """Explain every misclassified image of a split into `folder`, and write the report.
+
+    A run that was interrupted continues. With several processes, each calls this with the same
+    config and folder; each explains its share of the parts, and process 0 puts them together.
+
+    Raises:
+        InputError: See the modules that read the classifier, the data and the folder.
+    """
+    processes = processes or Processes()
+    started = time.perf_counter()
+    clf = open_classifier(config.model)
+    if config.dtype != "float32":
+        clf = clf.astype(config.dtype)
+    dataset = LabelledAs(open_dataset(config.data.name, config.split, config.data.path), clf)
+    references = LabelledAs(
+        open_dataset(config.data.name, config.reference_split, config.data.path), clf
+    )
+    count = min(len(dataset), config.limit or len(dataset))
+    parts = [
+        range(start, min(start + config.part_size, count))
+        for start in range(0, count, config.part_size)
+    ]
+    if processes.primary:
+        run = open_run(folder, asdict(config))
+        processes.wait("the run is open")
+    else:
+        processes.wait("the run is open")
+        run = open_run(folder, asdict(config), primary=False)
+
+    with run:
+        if run.resumed and processes.primary:
+            say(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
+        bank = _bank(config, clf, references, folder, processes)
+        loaded = time.perf_counter()
+        explainer = Explainer(config, clf, bank, dataset, references.ids)
+        todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
+        with stage("Explaining mistakes", sum(len(parts[i]) for i in todo)) as advance:
+            for i in todo:
+                run.write_part(i, list(explainer.records(parts[i], advance)))
+        processes.wait("every part is written")
+        if not processes.primary:
+            return
+        done = time.perf_counter()
+        missing = [clf.class_names[k] for k in bank.missing()]
+        run.merge(
+            clf.class_names,
+            len(parts),
+            {
+                "classes_without_reference": missing,
+                "versions": _versions(),
+                "device": _device(),
+                "processes": processes.count,
+                "timings": {
+                    "classifier and bank": round(loaded - started, 3),
+                    "predictions and explanations": round(done - loaded, 3),
+                },
+            },
+        )
+        report(folder, config, clf, dataset.dataset, references.dataset)
+        run.finish()
+
+
+def report(
+    folder: Path, config: ExplainConfig, clf: Classifier, dataset: Dataset, references: Dataset
+) -> Path:
+    """Write report.html from what a run left in `folder`."""
+    view = partial(preprocess, image_size=clf.image_size, resize_to=clf.resize_to)
+    with stage("Writing the report", 1) as advance:
+        path = write_report(folder, dataset, references, view)
+        advance(1)
+    return path
+
+
+class LabelledAs:
+    """A dataset's ids, and its labels as the classifier numbers its classes.
+
+    Where both know the classes by name, names decide; else the numbers are taken as they are.
+
+    Raises:
+        InputError: A class that the classifier does not have.
+    """
+
+    def __init__(self, dataset: Dataset, clf: Classifier):
+        self.dataset = dataset
+        self.ids = dataset.ids
+        number = {name: k for k, name in enumerate(clf.class_names)}
+        unnamed = clf.class_names == tuple(str(k) for k in range(clf.num_classes))
+        unknown = [name for name in dataset.class_names if name not in number]
+        if not unknown:
+            self.labels = np.array([number[name] for name in dataset.class_names])[dataset.labels]
+        elif unnamed and len(dataset.class_names) <= clf.num_classes:
+            self.labels = dataset.labels
+        else:
+            raise InputError(
+                f"class {unknown[0]!r} of the dataset: expected one of the classifier's "
+                f"{clf.num_classes} classes ({clf.class_names[0]!r}, ...)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def open_classifier(config: ModelConfig) -> Classifier:
+    """The classifier that a config names.
+
+    Raises:
+        InputError: It names none, or none that can be read.
+    """
+    if config.checkpoint:
+        return load_classifier(config.checkpoint)
+    if not config.arch or not config.weights:
+        raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
+    return load_classifier(
+        config.arch, config.weights, cut=config.cut, image_size=config.image_size
+    )
+
+
+def _bank(
+    config: ExplainConfig,
+    clf: Classifier,
+    references: LabelledAs,
+    folder: Path,
+    processes: Processes,
+) -> Bank:
+    """The run's bank: kept in its folder, built by process 0 where it is not there."""
+    path = Path(config.bank_file) if config.bank_file else folder / "bank.npz"
+    key = {
+        "classifier": _fingerprint(clf),
+        "references": hashlib.sha256(
+            repr((config.data, config.reference_split, list(references.ids))).encode()
+            + np.ascontiguousarray(references.labels).tobytes()
+        ).hexdigest()[:16],
+        **asdict(config.bank),
+        "sigma": config.search.sigma,
+    }
+    bank = None
+    if processes.primary:
+        if path.exists():
+            try:
+                bank = load_bank(path, key)
+            except InputError as error:
+                say(f"{error}; building it again")
+        if bank is None:
+            bank = _build_bank(config, clf, references)
+            with whole_file(path) as file:
+                save_bank(bank, file, key)
+        for k in bank.missing():
+            say(f"class {clf.class_names[k]}: no reference image is classified correctly")
+    processes.wait("the bank is built")
+    return bank or load_bank(path, key)
+
+
+def _build_bank(config: ExplainConfig, clf: Classifier, references: LabelledAs) -> Bank:
+    load = image_loader(
+        references.dataset, config.batch_size, clf.image_size, clf.resize_to
+    )
+    wanted = config.bank.per_class * clf.num_classes
+    with stage("Collecting references", wanted) as advance:
+
+        def counted(indices):
+            for batch in load(indices):
+                yield batch
+                advance(len(batch[0]))
+
+        return build_bank(
+            clf,
+            counted,
+            references.labels,
+            config.bank.per_class,
+            config.bank.top_m,
+            sigma=config.search.sigma,
+            reference=config.bank.reference,
+            batch_size=config.batch_size,
+        )
+
+
+def _fingerprint(clf: Classifier) -> str:
+    """A hash of the classifier's weights and of what it does to an image."""
+    digest = hashlib.sha256(repr((clf.spec, clf.image_size, clf.resize_to)).encode())
+    for leaf in jax.tree.leaves(clf):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@jax.jit
+def _predict(
+    clf: Classifier, images: UInt8[Array, "B H W 3"]
+) -> tuple[Float[Array, "B n n C"], Float[Array, "B K"]]:
+    cells = clf.features(images.astype(jnp.float32) / 255)
+    return cells, clf.head(cells)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(
+    queue: Float[Array, "Q n n C"], cells: Float[Array, "B n n C"], places: Int[Array, "B"]
+) -> Float[Array, "Q n n C"]:
+    """The queue with each feature map in its place; places past the end are dropped."""
+    return queue.at[places].set(cells, mode="drop")
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    index: int
+    id: str
+    label: int
+
+
+class Explainer:
+    """Predicts images of a split and explains the misclassified ones, in batches of one shape.
+
+    The cells of misclassified images wait on the device until a batch of them is full, so that
+    nothing else enters the search.
+    """
+
+    def __init__(
+        self,
+        config: ExplainConfig,
+        clf: Classifier,
+        bank: Bank,
+        dataset: LabelledAs,
+        reference_ids: Any,
+    ):
+        self.clf, self.bank, self.search = clf, bank, config.search
+        self.dataset, self.reference_ids = dataset, reference_ids
+        self.devices = tuple(jax.local_devices())
+        self.batch_size = -(-config.batch_size // len(self.devices)) * len(self.devices)
+        self.head = searchable(clf.head)
+        self.candidates = np.asarray(bank.image), np.asarray(bank.cell)
+
+    def records(self, part: range, advance: Any) -> Iterator[Record]:
+        """What is to be said of each image of `part`, in its order."""
+        found: dict[int, Record] = {}
+
+        def skip(error: UnreadableImage) -> None:
+            i = self.dataset.ids.index(error.id)
+            say(f"skipped {error}")
+            found[i] = Record(i, error.id, int(self.dataset.labels[i]), "skipped", why=error.why)
+
+        queue, waiting = None, []
+        for batch in batches(
+            self.dataset.dataset,
+            np.array(part),
+            self.batch_size,
+            self.clf.image_size,
+            self.clf.resize_to,
+            on_skip=skip,
+        ):
+            cells, predicted = self._predict(batch)
+            labels = self.dataset.labels[batch.index]
+            wrong = predicted != labels
+            for i, id, label, p in zip(batch.index, batch.id, labels, predicted, strict=True):
+                if p == label:
+                    found[int(i)] = Record(int(i), id, int(label), "correct", predicted=int(p))
+            if queue is None:
+                queue = jnp.zeros((2 * self.batch_size, *cells.shape[1:]), cells.dtype)
+            places = np.full(self.batch_size, 2 * self.batch_size)
+            places[: len(wrong)][wrong] = len(waiting) + np.arange(wrong.sum())
+            queue = _put(queue, cells, places)
+            waiting += [
+                _Waiting(int(batch.index[b]), batch.id[b], int(labels[b]))
+                for b in np.flatnonzero(wrong)
+            ]
+            if len(waiting) >= self.batch_size:
+                self._explain(queue[: self.batch_size], waiting[: self.batch_size], found)
+                queue = jnp.roll(queue, -self.batch_size, axis=0)
+                waiting = waiting[self.batch_size :]
+            advance(len(wrong))
+        if waiting:
+            self._explain(queue[: self.batch_size], waiting, found)
+        return (found[i] for i in sorted(found))
+
+    def _predict(self, batch: Batch) -> tuple[Array, np.ndarray]:
+        cells, logits = _predict(self.clf, pad_batch(batch.image, self.batch_size))
+        logits = np.asarray(logits)[: len(batch.index)]
+        for id, row in zip(batch.id, logits, strict=True):
+            if np.isnan(row).any():
+                raise InputError(f"image {id}: the classifier's logits are NaN, expected numbers")
+        return cells, logits.argmax(-1)
+
+    def _explain(self, cells: Array, waiting: list[_Waiting], found: dict[int, Record]) -> None:
+        started = time.perf_counter()
+        labels = pad_batch(np.array([w.label for w in waiting], np.int32), self.batch_size)
+        out = jax.device_get(
+            explain_features(
+                self.head, self.bank, cells, labels, config=self.search, devices=self.devices
+            )
+        )
+        seconds = (time.perf_counter() - started) / len(waiting)
+        images, places = self.candidates
+        for b, w in enumerate(waiting):
+            group = 0 if self.bank.config.reference == "all" else w.label
+            found[w.index] = explained(
+                w.index,
+                w.id,
+                w.label,
+                jax.tree.map(lambda leaf: leaf[b], out),  # noqa: B023 (called at once)
+                (images[group], places[group]),
+                self.reference_ids,
+                seconds,
+            )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "numpy")
+    return {"fgvce_jax": __version__, "python": platform.python_version()} | {
+        name: version(name) for name in packages
+    }
+
+
+def _device() -> str:
+    device = jax.local_devices()[0]
+    return f"{len(jax.local_devices())} x {device.device_kind}"
+
+
+def report_again(folder: Path) -> Path:
+    """Write the report of a finished run anew, reopening what its config names.
+
+    Raises:
+        InputError: No finished run there, or its data or classifier are gone.
+    """
+    config = from_dict(ExplainConfig, read_run(folder).info["config"])
+    clf = open_classifier(config.model)
+    datasets = (
+        open_dataset(config.data.name, split, config.data.path)
+        for split in (config.split, config.reference_split)
+    )
+    return report(folder, config, clf, *datasets)
+
+
+def summary(folder: Path) -> str:
+    """What came of a run, in a few lines; the last names the report."""
+    results = read_run(folder)
+    counts, table = results.info["counts"], results.table
+    edits = table["num_edits"].to_numpy()[table["flipped"].to_numpy(zero_copy_only=False)]
+    lines = [
+        f"images          {counts['read']:,}"
+        + (f" ({counts['skipped']} skipped)" if counts["skipped"] else ""),
+        f"accuracy        {counts['correct'] / max(counts['read'], 1):.1%}",
+        f"misclassified   {counts['misclassified']:,}",
+        f"explained       {counts['explained']:,}"
+        + (f" ({counts['no_reference']} without a reference)" if counts["no_reference"] else ""),
+    ]
+    if counts["explained"]:
+        lines += [
+            f"flipped         {counts['flipped']:,} ({counts['flipped'] / counts['explained']:.1%})",
+            f"edits           median {np.median(edits):.0f}, most {edits.max()}"
+            if len(edits)
+            else "edits           none flipped",
+            f"time            {1000 * np.mean(table['time_s'].to_numpy()):.1f} ms per explanation",
+        ]
+    return "\n".join([*lines, f"report          {folder / 'report.html'}"])

@@ -1,0 +1,209 @@
+"""A folder of images: painted files of every kind must come back as the pixels that were painted."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgvce_jax.data import open_dataset
+from fgvce_jax.errors import InputError, UnreadableImage
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def painted(width=24, height=16):
+    """Red left of the middle, above it; green right of it; blue below."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2] = RED
+    image[: height // 2, width // 2 :] = GREEN
+    image[height // 2 :] = BLUE
+    return image
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
+    return path
+
+
+def read(root, name):
+    """The example of one file in root/test/class/."""
+    dataset = open_dataset("folder", "test", root)
+    return dataset[list(dataset.ids).index(f"test/class/{name}")]
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.JPEG", "d.webp"])
+def test_formats(tmp_path, name):
+    lossless = {"lossless": True} if name.endswith("webp") else {}
+    save(tmp_path / "test/class" / name, painted(), **lossless)
+    example = read(tmp_path, name)
+    assert example.image.dtype == np.uint8
+    assert example.image.shape == (16, 24, 3)
+    tolerance = 90 if name.lower().endswith(("jpg", "jpeg")) else 0
+    assert np.abs(example.image.astype(int) - painted()).max() <= tolerance
+    # Away from the edges a JPEG is exact to a few levels.
+    for at, colour in (((3, 4), RED), ((3, 20), GREEN), ((13, 12), BLUE)):
+        np.testing.assert_allclose(example.image[at], colour, atol=6)
+
+
+# What a viewer shows for each EXIF orientation of the stored pixels.
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(x, 2).transpose(1, 0, 2),
+    8: lambda x: np.rot90(x, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "test/class/a.png", painted(), exif=exif)
+    assert np.array_equal(read(tmp_path, "a.png").image, UPRIGHT[orientation](painted()))
+
+
+def test_grey_palette_and_two_tone(tmp_path):
+    grey = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (16, 1))
+    save(tmp_path / "test/class/grey.png", grey)
+    save(tmp_path / "test/class/palette.png", Image.fromarray(painted()).quantize(8))
+    save(tmp_path / "test/class/bits.png", Image.fromarray(np.uint8(grey > 100) * 255).convert("1"))
+    assert np.array_equal(read(tmp_path, "grey.png").image, np.stack([grey] * 3, -1))
+    assert np.array_equal(read(tmp_path, "palette.png").image, painted())
+    assert np.array_equal(read(tmp_path, "bits.png").image[0, :, 1], np.uint8(grey[0] > 100) * 255)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    deep = np.tile(np.array([0, 257, 1000, 32768, 65535], np.uint16), (4, 1))
+    save(tmp_path / "test/class/deep.png", deep)
+    assert read(tmp_path, "deep.png").image[0, :, 0].tolist() == [0, 1, 4, 128, 255]
+
+
+def test_transparency_shows_white(tmp_path):
+    rgba = np.dstack([painted(), np.full((16, 24), 255, np.uint8)])
+    rgba[:, :12, 3] = 0
+    rgba[8:, 12:, 3] = 51  # a fifth of blue over white
+    save(tmp_path / "test/class/rgba.png", rgba)
+    save(tmp_path / "test/class/la.png", Image.fromarray(rgba).convert("LA"))
+    palette = Image.fromarray(painted()).quantize(8)
+    save(tmp_path / "test/class/p.png", palette, transparency=palette.getpixel((0, 0)))
+    image = read(tmp_path, "rgba.png").image
+    assert tuple(image[3, 3]) == WHITE
+    assert tuple(image[3, 20]) == GREEN
+    assert tuple(image[12, 20]) == (204, 204, 255)
+    assert np.all(read(tmp_path, "la.png").image[:, :12] == 255)
+    image = read(tmp_path, "p.png").image
+    assert tuple(image[3, 3]) == WHITE
+    assert tuple(image[12, 3]) == BLUE
+
+
+def test_cmyk(tmp_path):
+    cmyk = np.zeros((16, 16, 4), np.uint8)
+    cmyk[:, :8] = (0, 255, 255, 0)  # red
+    cmyk[:, 8:] = (0, 0, 0, 255)  # black
+    save(tmp_path / "test/class/a.jpg", Image.fromarray(cmyk, mode="CMYK"), quality=95)
+    image = read(tmp_path, "a.jpg").image
+    np.testing.assert_allclose(image[8, 2], RED, atol=6)
+    np.testing.assert_allclose(image[8, 13], (0, 0, 0), atol=6)
+
+
+def test_unreadable_images_are_named_and_the_others_are_read(tmp_path):
+    where = tmp_path / "test/class"
+    good = save(where / "good.jpg", painted(200, 200))
+    (where / "cut.jpg").write_bytes(good.read_bytes()[:900])
+    (where / "empty.png").touch()
+    (where / "text.png").write_text("not an image")
+    save(where / "dot.png", painted(1, 1))
+    save(where / "line.png", painted(30, 1))
+    dataset = open_dataset("folder", "test", tmp_path)
+    why = {}
+    for i, id in enumerate(dataset.ids):
+        try:
+            assert dataset[i].image.shape == (200, 200, 3)
+        except UnreadableImage as error:
+            assert str(error).startswith(f"image {id}: ")
+            assert "\n" not in str(error)
+            why[id.rpartition("/")[2]] = error.why
+    assert sorted(why) == ["cut.jpg", "dot.png", "empty.png", "line.png", "text.png"]
+    assert "empty" in why["empty.png"]
+    assert why["dot.png"] == "1x1 pixels; expected at least 2x2"
+    assert why["line.png"] == "30x1 pixels; expected at least 2x2"
+    assert why["cut.jpg"].startswith("cannot be decoded")
+    good.unlink()
+    with pytest.raises(
+        UnreadableImage, match=r"test/class/good.jpg: cannot be read \(No such file"
+    ):
+        dataset[list(dataset.ids).index("test/class/good.jpg")]
+
+
+def tree(root, names):
+    for name in names:
+        save(root / name, painted(4, 4))
+
+
+def test_split_folders_share_one_list_of_classes(tmp_path):
+    tree(tmp_path, ["train/wren/1.png", "train/owl/1.png", "train/owl/deep/er/2.png"])
+    tree(
+        tmp_path, ["test/wren/9.png", "test/kite/8.png", "test/.hidden/7.png", "test/wren/._9.png"]
+    )
+    (tmp_path / "test/wren/notes.txt").write_text("x")
+    (tmp_path / "test/none").mkdir()
+    train, test = (open_dataset("folder", split, tmp_path) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("kite", "owl", "wren")
+    assert train.ids == ("train/owl/1.png", "train/owl/deep/er/2.png", "train/wren/1.png")
+    assert train.labels.tolist() == [1, 1, 2]
+    assert test.ids == ("test/kite/8.png", "test/wren/9.png")
+    assert test.labels.tolist() == [0, 2]
+    assert test.labels.dtype == np.int32
+    assert (test[1].label, test[1].id) == (2, "test/wren/9.png")
+
+
+def test_without_split_folders_a_file_keeps_its_split(tmp_path):
+    names = [f"{kind}/{i}.png" for kind in ("wren", "owl") for i in range(150)]
+    for name in names:  # never decoded here
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    train, test = (open_dataset("folder", split, tmp_path) for split in ("train", "test"))
+    assert sorted([*train.ids, *test.ids]) == sorted(names)
+    assert 0.12 < len(test) / len(names) < 0.28
+    assert test.class_names == train.class_names == ("owl", "wren")
+    assert all(test.class_names[c] == id.split("/")[0] for c, id in zip(test.labels, test.ids))
+    (tmp_path / "owl/3.png").unlink()
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another/1.png").touch()
+    later = open_dataset("folder", "test", tmp_path)
+    assert set(later.ids) - {"another/1.png"} == set(test.ids) - {"owl/3.png"}
+    shutil.move(tmp_path, tmp_path.with_name("moved"))
+    assert open_dataset("folder", "test", tmp_path.with_name("moved")).ids == later.ids
+
+
+def test_a_dataset_travels_to_worker_processes(tmp_path):
+    tree(tmp_path, ["test/owl/1.png"])
+    copy = pickle.loads(pickle.dumps(open_dataset("folder", "test", tmp_path)))
+    assert np.array_equal(copy[0].image, painted(4, 4))
+
+
+def test_wrong_folders_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"folder: no path given"):
+        open_dataset("folder", "test")
+    with pytest.raises(InputError, match=r"nowhere: does not exist; expected a folder"):
+        open_dataset("folder", "test", tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: not a folder"):
+        open_dataset("folder", "test", tmp_path / "file")
+    with pytest.raises(InputError, match=r"no images .* in class sub-folders"):
+        open_dataset("folder", "test", tmp_path)
+    tree(tmp_path, ["loose.png"])
+    with pytest.raises(InputError, match=r"no images .* in class sub-folders"):
+        open_dataset("folder", "test", tmp_path)
+    tree(tmp_path, ["train/owl/1.png"])
+    with pytest.raises(InputError, match=r"no images for split 'test'; found 1 in 'train'"):
+        open_dataset("folder", "test", tmp_path)
+    with pytest.raises(InputError, match=r"unknown split 'dev'; expected one of train, val, test"):
+        open_dataset("folder", "dev", tmp_path)

@@ -1,0 +1,99 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fgvce_jax as fg
+from fgvce_jax.metrics import faithfulness, score
+from fgvce_jax.metrics.faithfulness import blurred, pixel_ranks
+
+SIZE, CLASSES = 12, 3
+
+
+def features(images):
+    batch = images.shape[0]
+    return images.reshape(batch, 4, 3, 4, 3, 3).mean((2, 4)) ** 2
+
+
+def head(weights, cells):
+    return jnp.einsum("...ijc,ijck->...k", cells, weights)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """(classifier, images, maps, classes)."""
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.normal(size=(4, 4, 3, CLASSES)), jnp.float32)
+    clf = fg.Classifier(features, jax.tree_util.Partial(head, weights), CLASSES, SIZE)
+    images = rng.uniform(size=(3, SIZE, SIZE, 3)).astype(np.float32)
+    return clf, images, rng.normal(size=(3, 4, 4)).astype(np.float32), np.int32([2, 0, 1])
+
+
+def probabilities(clf, image):
+    logits = np.asarray(clf(image[None])[0], np.float64)
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def by_the_definition(clf, image, values, label, share, substrate):
+    """Both curves, a pass at a time."""
+    upsampled = np.asarray(jax.image.resize(values, (SIZE, SIZE), "bilinear")).ravel()
+    order = sorted(range(SIZE * SIZE), key=lambda i: (-upsampled[i], i))
+    step = int(share * SIZE * SIZE)
+    fractions, insertion, deletion = [], [], []
+    changed = 0
+    while True:
+        put_back, removed = substrate.reshape(-1, 3).copy(), image.reshape(-1, 3).copy()
+        put_back[order[:changed]] = image.reshape(-1, 3)[order[:changed]]
+        removed[order[:changed]] = substrate.reshape(-1, 3)[order[:changed]]
+        fractions.append(changed / SIZE**2)
+        insertion.append(probabilities(clf, put_back.reshape(image.shape))[label])
+        deletion.append(probabilities(clf, removed.reshape(image.shape))[label])
+        if changed == SIZE * SIZE:
+            return fractions, insertion, deletion
+        changed = min(changed + step, SIZE * SIZE)
+
+
+@pytest.mark.parametrize("chunk", [7, 512])
+def test_curves_are_those_of_one_pass_after_another(problem, chunk):
+    clf, images, maps, classes = problem
+    curves = faithfulness(clf, images, maps, classes, share=0.1, sigma=2.0, chunk=chunk)
+    for b in range(len(images)):
+        substrate = np.asarray(blurred(images[b], 2.0))
+        fraction, insertion, deletion = by_the_definition(
+            clf, images[b], maps[b], classes[b], 0.1, substrate
+        )
+        np.testing.assert_allclose(curves.fraction, fraction, rtol=1e-6)
+        np.testing.assert_allclose(curves.insertion[b], insertion, atol=1e-5)
+        np.testing.assert_allclose(curves.deletion[b], deletion, atol=1e-5)
+
+
+def test_the_default_has_56_steps(problem):
+    """Also at 224 x 224, where 1.8 % are 903 pixels."""
+    assert -(-224 * 224 // int(0.018 * 224 * 224)) == 56
+    clf, images, maps, classes = problem
+    curves = faithfulness(clf, images, maps, classes)
+    assert curves.insertion.shape == curves.deletion.shape == (3, 1 + 144 // 2)  # 2 pixels a step
+    assert curves.fraction[0] == 0
+    assert curves.fraction[-1] == 1
+
+
+def test_the_area_is_in_percent():
+    fraction = np.float32([0, 0.4, 0.8, 1])  # the last step is shorter
+    curve = np.float32([[0, 1, 1, 0], [1, 1, 1, 1]])
+    np.testing.assert_allclose(score(fraction, curve), [20 + 40 + 10, 100], rtol=1e-6)
+
+
+def test_the_blur_is_a_normalised_gaussian():
+    image = np.random.default_rng(1).uniform(size=(9, 9, 3)).astype(np.float32)
+    expected = np.zeros((9, 9, 3))
+    for i in range(9):
+        for j in range(9):
+            y, x = np.mgrid[:9, :9]
+            weights = np.exp(-((y - i) ** 2 + (x - j) ** 2) / (2 * 1.5**2))
+            expected[i, j] = np.einsum("hw,hwc->c", weights, image) / weights.sum()
+    np.testing.assert_allclose(blurred(image, 1.5), expected, atol=1e-6)
+
+
+def test_ties_go_to_the_lowest_index():
+    ranks = pixel_ranks(np.float32([[1, 5], [5, 1]]), (2, 2))
+    np.testing.assert_array_equal(ranks, [[2, 0], [1, 3]])

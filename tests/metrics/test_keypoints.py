@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from fgvce_jax.metrics import keypoint_agreement, summarise_agreement
+from fgvce_jax.metrics.keypoints import parts_in_cell
+
+N, SIZE = 4, 40  # cells of 10 x 10 pixels
+
+
+def centre(row, column, visible=1):
+    return [column * 10 + 5.0, row * 10 + 5.0, visible]
+
+
+def test_which_cell_a_keypoint_lies_in():
+    points = np.float32([[19.9, 0, 1], [20, 0, 1], [25, 9.9, 0], [29.9, 9.9, 1], [25, 10, 1]])
+    found = parts_in_cell(points, 2, N, SIZE)  # row 0, column 2: x in [20, 30), y in [0, 10)
+    np.testing.assert_array_equal(found, [False, True, False, True, False])
+
+
+def test_agreement_by_hand():
+    # Part 0 in cell (0, 0) = 0, part 1 in cell (1, 2) = 6, part 2 hidden in cell (3, 3) = 15.
+    query = np.float32([centre(0, 0), centre(1, 2), centre(3, 3, 0)])
+    # In the candidates' image: part 0 in cell 5, part 1 in cell 5 as well, part 2 in cell 2.
+    candidate = np.float32([centre(1, 1), centre(1, 1), centre(0, 2)])
+    edits = [  # replaced, its replacement, Near-KP, Same-KP
+        (0, 5, 1, 1),  # part 0 for parts 0 and 1
+        (6, 2, 1, 0),  # part 1 for part 2
+        (6, 9, 0.5, 0),  # part 1 for background
+        (15, 5, 0.5, 0),  # what is hidden does not count
+        (1, 9, 0, 0),
+        (-1, 5, np.nan, np.nan),
+    ]
+    old, new, near, same = map(np.array, zip(*edits, strict=True))
+    candidates = np.repeat(candidate[None], len(edits), 0)
+    ours = keypoint_agreement(query, candidates, old, new, N, SIZE)
+    np.testing.assert_array_equal(ours[0], near)
+    np.testing.assert_array_equal(ours[1], same)
+
+
+def test_means_over_first_and_all_edits():
+    nan = np.nan
+    near = np.array([[1, 0.5, nan], [0, nan, nan], [nan, nan, nan], [0.5, 0.5, 0.5]])
+    same = np.array([[1, 0, nan], [0, nan, nan], [nan, nan, nan], [0, 0, 1]])
+    assert summarise_agreement(near, same) == {
+        "first_edits": 3,
+        "near_kp_first": 50.0,
+        "same_kp_first": pytest.approx(100 / 3),
+        "all_edits": 6,
+        "near_kp_all": 50.0,
+        "same_kp_all": pytest.approx(100 / 3),
+    }
+
+
+def test_no_edits_no_means():
+    nothing = np.full((2, 3), np.nan)
+    assert summarise_agreement(nothing, nothing)["near_kp_all"] is None

@@ -1,0 +1,240 @@
+"""Ported weights give torch's logits: networks of transformers, and torch's by their layer list."""
+
+from collections import OrderedDict
+
+import jax
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from fgvce_jax.errors import InputError
+from fgvce_jax.models import load_classifier, named
+from fgvce_jax.models.convert import read_weights
+
+MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
+
+forward = jax.jit(lambda clf, images: clf(images))
+
+
+class Bottleneck(nn.Module):
+    """torchvision's, with its attribute names; the stride is in the 3x3."""
+
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample = None
+        if stride != 1 or inputs != 4 * width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
+            )
+
+    def forward(self, x):
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y)).relu()
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return (self.bn3(self.conv3(y)) + shortcut).relu()
+
+
+def resnet50(num_classes):
+    layers = OrderedDict(
+        conv1=nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        bn1=nn.BatchNorm2d(64),
+        relu=nn.ReLU(),
+        maxpool=nn.MaxPool2d(3, 2, 1),
+    )
+    inputs = 64
+    for stage, (width, count) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
+        blocks = []
+        for index in range(count):
+            blocks.append(Bottleneck(inputs, width, 2 if stage and not index else 1))
+            inputs = 4 * width
+        layers[f"layer{stage + 1}"] = nn.Sequential(*blocks)
+    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    return nn.Sequential(layers | {"fc": nn.Linear(2048, num_classes)})
+
+
+def vgg(depth, normed, num_classes):
+    layers, inputs = [], 3
+    for width, count in zip((64, 128, 256, 512, 512), depth, strict=True):
+        for _ in range(count):
+            layers.append(nn.Conv2d(inputs, width, 3, padding=1))
+            layers += [nn.BatchNorm2d(width)] if normed else []
+            layers.append(nn.ReLU())
+            inputs = width
+        layers.append(nn.MaxPool2d(2))
+    dense = [nn.Linear(25088, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU()]
+    return nn.Sequential(
+        OrderedDict(
+            features=nn.Sequential(*layers),
+            avgpool=nn.AdaptiveAvgPool2d(7),
+            flat=nn.Flatten(),
+            classifier=nn.Sequential(*dense, nn.Dropout(), nn.Linear(4096, num_classes)),
+        )
+    )
+
+
+def settle(network, size):
+    """Random affine parameters, and statistics as they come from random images."""
+    torch.manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.momentum = None  # a cumulative average
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    network.train()
+    with torch.no_grad():
+        network(torch.randn(4, 3, size, size))
+    return network.eval()
+
+
+def assert_same_logits(network, clf, size, count=2):
+    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = network((images - MEAN) / STD)
+    expected = getattr(expected, "logits", expected).numpy()
+    ours = np.asarray(forward(clf, images.permute(0, 2, 3, 1).numpy()))
+    assert ours.shape == expected.shape
+    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(0)
+    return settle(resnet50(11), 64)
+
+
+@pytest.fixture(scope="module")
+def resnet_file(resnet, tmp_path_factory):
+    path = tmp_path_factory.mktemp("resnet") / "resnet50.safetensors"
+    save_file(resnet.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_resnet50_by_torchvisions_names(resnet, resnet_file, size):
+    clf = load_classifier("resnet50", resnet_file, image_size=size)
+    assert clf.num_classes == 11
+    assert_same_logits(resnet, clf, size)
+
+
+@pytest.mark.parametrize("cut", ["layer4.0", "layer3", "layer1.0"])
+def test_resnet50_cut_early(resnet, resnet_file, cut):
+    clf = load_classifier("resnet50", weights=resnet_file, cut=cut, image_size=64)
+    assert_same_logits(resnet, clf, 64)
+
+
+def test_resnet50_of_transformers(tmp_path):
+    torch.manual_seed(0)
+    network = settle(ResNetForImageClassification(ResNetConfig(num_labels=7)), 64)
+    network.save_pretrained(tmp_path)
+    clf = load_classifier("resnet50", weights=tmp_path / "model.safetensors", image_size=64)
+    assert clf.num_classes == 7
+    assert_same_logits(network, clf, 64)
+    torch.save(network.state_dict(), tmp_path / "pytorch_model.bin")
+    other = load_classifier("resnet50", tmp_path / "pytorch_model.bin", image_size=64)
+    for ours, expected in zip(jax.tree.leaves(other), jax.tree.leaves(clf), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("arch", "depth"), [("vgg16", (2, 2, 3, 3, 3)), ("vgg19", (2, 2, 4, 4, 4))]
+)
+@pytest.mark.parametrize("normed", [False, True], ids=["", "bn"])
+def test_vgg(tmp_path, arch, depth, normed):
+    torch.manual_seed(0)
+    network = settle(vgg(depth, normed, 6), 64)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    arch = f"{arch}_bn" if normed else arch
+    for size, cut in ((64, None), (224, "conv" if normed else None)):
+        clf = load_classifier(arch, tmp_path / "w.safetensors", image_size=size, cut=cut)
+        cells = clf.features(np.zeros((1, size, size, 3), np.float32))
+        assert cells.shape == (1, *2 * (size // (16 if cut else 32),), 512)
+        assert_same_logits(network, clf, size, count=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap"),
+    [
+        ("plain.pth", lambda state: state),
+        ("parallel.pt", lambda state: {f"module.{key}": value for key, value in state.items()}),
+        (
+            "lightning.ckpt",
+            lambda state: {
+                "epoch": 3,
+                "state_dict": {f"model.resnet.{key}": value for key, value in state.items()},
+                "optimizer_states": [{"state": {0: {"momentum": torch.zeros(3)}}}],
+                "hyper_parameters": {"lr": 0.1},
+            },
+        ),
+        ("half.pth", lambda state: {key: value.bfloat16() for key, value in state.items()}),
+    ],
+)
+def test_files_of_torch(tmp_path, resnet, resnet_file, name, wrap):
+    torch.save(wrap(resnet.state_dict()), tmp_path / name)
+    clf = load_classifier("resnet50", weights=tmp_path / name)
+    expected = named(load_classifier("resnet50", weights=resnet_file))
+    for key, array in named(clf).items():
+        tolerance = 2**-8 if name == "half.pth" else 0
+        np.testing.assert_allclose(array, expected[key], rtol=tolerance, err_msg=key)
+
+
+def test_safetensors_in_half_precision(tmp_path):
+    tensor = torch.linspace(-2, 2, 12).reshape(3, 4)
+    save_file({"a": tensor.bfloat16(), "b": tensor.half()}, tmp_path / "w.safetensors")
+    tensors = read_weights(tmp_path / "w.safetensors")
+    np.testing.assert_array_equal(tensors["a"], tensor.bfloat16().float().numpy())
+    np.testing.assert_array_equal(tensors["b"], tensor.half().float().numpy())
+    assert tensors["a"].dtype == tensors["b"].dtype == np.float32
+
+
+class Surprise:
+    """What must never run."""
+
+    def __reduce__(self):
+        return (open, ("surprise.txt", "w"))
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"fc.bias": torch.zeros(3)}, "extra": Surprise()}, "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: holds Python objects"):
+        load_classifier("resnet50", weights="w.pth")
+    torch.save(nn.Linear(2, 3), "module.pth")
+    with pytest.raises(InputError, match=r"module\.pth: holds Python objects"):
+        load_classifier("resnet50", weights="module.pth")
+    assert not (tmp_path / "surprise.txt").exists()
+
+
+def test_files_that_torch_cannot_read(tmp_path, resnet):
+    torch.save(resnet.state_dict(), tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    for name, damaged in (("half", content[: len(content) // 2]), ("text", b"hi"), ("empty", b"")):
+        (tmp_path / f"{name}.pth").write_bytes(damaged)
+        with pytest.raises(InputError, match=rf"{name}\.pth: not a readable torch file"):
+            load_classifier("resnet50", weights=tmp_path / f"{name}.pth")
+    for name, content in (("list", [torch.zeros(3)]), ("numbers", {"state_dict": {"a": 3}})):
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(InputError, match="no tensors"):
+            load_classifier("resnet50", weights=tmp_path / f"{name}.pth")
+
+
+def test_other_architectures_are_recognised(tmp_path, resnet_file):
+    with pytest.raises(InputError, match="another architecture, resnet50"):
+        load_classifier("vgg16", weights=resnet_file)
+    with torch.device("meta"):
+        network = vgg((2, 2, 4, 4, 4), False, 6)
+    state = {key: torch.zeros(1) for key in network.state_dict()}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="another architecture, vgg19"):
+        load_classifier("vgg16", weights=tmp_path / "w.safetensors")

@@ -1,0 +1,131 @@
+"""The candidate bank, held to the float64 reference; what is read; what is kept."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import fgvce_jax as fg
+from fgvce_jax.bank import load_bank, save_bank
+
+N, CHANNELS, CLASSES = 3, 4, 3
+
+
+def cells_as_images(images):
+    """A "backbone" whose cells can be read off its image: [B, 6, 6, 3] to [B, 3, 3, 4]."""
+    blocks = images.reshape(-1, N, 2, N, 2, 3).mean((2, 4))
+    return jnp.concatenate([blocks, blocks[..., :1] * blocks[..., 1:2]], -1)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    head = fg.PooledLinear(
+        jnp.float32(rng.normal(size=(CHANNELS, CLASSES)) * 20), jnp.zeros(CLASSES)
+    )
+    clf = fg.Classifier(cells_as_images, head, CLASSES, 6)
+    images = rng.random((60, 6, 6, 3), np.float32)
+    predicted = np.asarray(clf(images).argmax(-1))
+    clf = replace(clf, head=fg.PooledLinear(head.kernel, -jnp.asarray(clf(images).mean(0))))
+    predicted = np.asarray(clf(images).argmax(-1))
+    assert np.all(np.bincount(predicted, minlength=CLASSES) > 8)
+    labels = np.where(rng.random(60) < 0.7, predicted, (predicted + 1) % CLASSES)
+    return clf, images, labels
+
+
+@pytest.mark.parametrize("top_m", [2, None])
+def test_the_bank_agrees_with_the_reference(problem, top_m):
+    clf, images, labels = problem
+    bank = fg.build_bank(clf, images, labels, per_class=4, top_m=top_m, batch_size=8)
+    plain = reference.pooled_linear(clf.head.kernel, clf.head.bias)
+    expected = reference.candidate_bank(
+        plain, clf.features(images), labels, CLASSES, 4, top_m or N * N, 0.8
+    )
+    for c in range(CLASSES):
+        assert bool(bank.valid[c].all())
+        got = list(zip(bank.image[c].tolist(), bank.cell[c].tolist(), strict=True))
+        assert got == [(image, cell) for image, cell, _ in expected[c]]
+        vectors = np.array([vector for _, _, vector in expected[c]])
+        np.testing.assert_allclose(bank.cells[c], vectors, atol=1e-6)
+        np.testing.assert_allclose(bank.norms[c], np.linalg.norm(vectors, axis=-1), atol=1e-6)
+        np.testing.assert_allclose(bank.prepared[c], vectors @ clf.head.kernel, atol=1e-5)
+
+
+def test_a_class_is_read_only_until_it_has_its_references(problem):
+    clf, images, labels = problem
+    read = []
+
+    def load(indices):
+        read.extend(indices.tolist())
+        for start in range(0, len(indices), 8):
+            part = indices[start : start + 8]
+            yield part, images[part]
+
+    bank = fg.build_bank(clf, load, labels, per_class=3, top_m=2, batch_size=8)
+    for c in range(CLASSES):
+        last = int(bank.image[c].max())
+        of_class = [i for i in sorted(read) if labels[i] == c]
+        assert of_class == [i for i in range(last + 1) if labels[i] == c]
+    assert len(read) == len(set(read)) < len(images)
+
+
+def test_fewer_references_are_used_as_they_are_and_none_is_said(problem):
+    clf, images, labels = problem
+    predicted = np.asarray(clf(images).argmax(-1))
+    some = np.flatnonzero((predicted == 0) & (labels == 0))[:2]
+    wrong = np.flatnonzero(predicted == 1)[:3]  # labelled 2: none is correct
+    chosen = np.concatenate([some, wrong])
+    given = np.array([0, 0, 2, 2, 2])
+    bank = fg.build_bank(clf, images[chosen], given, per_class=4, top_m=2, batch_size=8)
+    assert bank.references.tolist() == [2, 0, 0]
+    assert bank.valid.sum(1).tolist() == [4, 0, 0]
+    assert bank.missing() == [1, 2]
+
+    out = fg.explain(clf, bank, images[wrong], given[2:])
+    assert out.num_edits.tolist() == [0, 0, 0]
+    assert not out.flipped.any()
+
+
+def test_references_of_all_classes(problem):
+    clf, images, labels = problem
+    each = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
+    every = fg.build_bank(
+        clf, images, labels, per_class=4, top_m=2, batch_size=8, reference="all"
+    )
+    assert every.cells.shape == (1, CLASSES * 8, CHANNELS)
+    np.testing.assert_array_equal(every.image[0], each.image.reshape(-1))
+    np.testing.assert_array_equal(every.cells[0], each.cells.reshape(-1, CHANNELS))
+    assert every.missing() == []
+
+
+def test_a_bank_is_read_back_and_only_for_what_it_was_made_of(problem, tmp_path):
+    clf, images, labels = problem
+    bank = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
+    with open(tmp_path / "bank.npz", "wb") as file:
+        save_bank(bank, file, {"classifier": "a", "top_m": 2})
+    again = load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 2})
+    assert again.config == bank.config
+    for name in ("cells", "norms", "prepared", "valid", "image", "cell", "references"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
+    with pytest.raises(fg.InputError, match="top_m 2, expected 5"):
+        load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 5})
+    (tmp_path / "bank.npz").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(fg.InputError, match="cannot be read"):
+        load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([0, 9])}, "label 9: expected 0 to 2"),
+        ({"labels": np.array([0.0, 1.0])}, "expected integers"),
+        ({"top_m": 10}, "top_m 10: expected 1 to 9"),
+    ],
+)
+def test_what_cannot_be_used_is_named(problem, change, message):
+    clf, images, _ = problem
+    arguments = {"labels": np.array([0, 1]), "top_m": 2} | change
+    with pytest.raises(fg.InputError, match=message):
+        fg.build_bank(clf, images[:2], per_class=1, **arguments)

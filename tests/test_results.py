@@ -1,0 +1,436 @@
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fgvce_jax import results
+from fgvce_jax.errors import InputError
+from fgvce_jax.results import CORE_MAPS, Edit, Record, explained, open_run, read_run, whole_file
+
+CLASSES = ("wren", "finch & co", "owl")
+CONFIG = {"data": {"name": "birds", "path": None}, "bank": {"widths": (1, 2), "sigma": 0.8}}
+NUM_PARTS, PART_SIZE = 5, 6
+
+
+def record(i: int) -> Record:
+    """Image i of a made-up split: every third is misclassified, every eleventh cannot be read."""
+    label = i % 3
+    if i % 11 == 10:
+        return Record(i, f"dir/{i}.png", label, "skipped", why="empty file")
+    if i % 3:
+        return Record(i, f"dir/{i}.png", label, "correct", predicted=label)
+    rng = np.random.default_rng(i)
+    edits = tuple(
+        Edit(int(rng.integers(9)), f"ref{k}", k, k + 1, float(np.float32(rng.random())))
+        for k in range(i % 4)
+    )
+    return Record(
+        i,
+        f"dir/{i}.png",
+        label,
+        "explained" if edits else "no_reference",
+        predicted=label + 1,
+        flipped=bool(edits),
+        edits=edits,
+        p_target=rng.random(len(edits) + 1).astype(np.float32).tolist(),
+        time_s=time.perf_counter(),
+        maps={name: rng.normal(size=(3, 3)).astype(np.float32) for name in CORE_MAPS},
+    )
+
+
+def part(number: int) -> list[Record]:
+    return [record(i) for i in range(number * PART_SIZE, (number + 1) * PART_SIZE)]
+
+
+def complete(folder, config=CONFIG, numbers=range(NUM_PARTS)):
+    with open_run(folder, config) as run:
+        for number in numbers:
+            if number not in run.done:
+                run.write_part(number, part(number))
+        run.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
+        run.finish()
+    return read_run(folder)
+
+
+def assert_same(a, b):
+    assert a.table.drop_columns("time_s").equals(b.table.drop_columns("time_s"))
+    assert a.predictions.equals(b.predictions)
+    assert set(a.maps) == set(b.maps)
+    for name in a.maps:
+        np.testing.assert_array_equal(a.maps[name], b.maps[name])
+    assert a.info == b.info
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path):
+    run = complete(tmp_path / "run")
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "config.json",
+        "explanations.parquet",
+        "maps.npz",
+        "predictions.parquet",
+        "run.json",
+    ]
+    assert run.table.schema.equals(results.EXPLANATIONS)
+    assert run.predictions.schema.equals(results.PREDICTIONS)
+    wanted = [record(i) for i in range(NUM_PARTS * PART_SIZE)]
+    mistakes = [r for r in wanted if r.status in ("explained", "no_reference")]
+    rows = run.table.to_pylist()
+    assert [row["id"] for row in rows] == [r.id for r in mistakes]
+    for row, r in zip(rows, mistakes, strict=True):
+        assert row["index"] == r.index
+        assert (row["target"], row["predicted"]) == (r.label, r.predicted)
+        assert (row["target_name"], row["predicted_name"]) == ("wren", "finch & co")
+        assert (row["status"], row["flipped"]) == (r.status, r.flipped)
+        assert row["num_edits"] == len(r.edits) == len(row["p_target"]) - 1
+        assert row["p_target"] == list(r.p_target)
+        assert row["p_target_before"] == r.p_target[0]
+        assert row["p_target_after"] == r.p_target[-1]
+        assert row["edits"] == [vars(edit) for edit in r.edits]
+    assert run.predictions.to_pylist() == [
+        {"index": r.index, "id": r.id, "target": r.label, "predicted": r.predicted}
+        for r in wanted
+        if r.status != "skipped"
+    ]
+    assert run.maps["id"].tolist() == [r.id for r in mistakes]
+    for name in CORE_MAPS:
+        assert run.maps[name].dtype == np.float32
+        np.testing.assert_array_equal(run.maps[name], np.stack([r.maps[name] for r in mistakes]))
+    # 30 images: 0, 3, ..., 27 are misclassified, 10 and 21 unreadable, 0, 12 and 24 without edits
+    assert run.info["counts"] == {
+        "images": 30,
+        "skipped": 2,
+        "read": 28,
+        "correct": 19,
+        "misclassified": 9,
+        "explained": 6,
+        "no_reference": 3,
+        "flipped": 6,
+    }
+    assert run.info["skipped"] == [
+        {"index": 10, "id": "dir/10.png", "why": "empty file"},
+        {"index": 21, "id": "dir/21.png", "why": "empty file"},
+    ]
+    assert run.info["device"] == "cpu"
+    assert run.info["config"] == json.loads(json.dumps(CONFIG))
+
+
+def test_explained_takes_candidates_to_their_images():
+    maps = {name: np.full((2, 2), k) for k, name in enumerate(CORE_MAPS)}
+    one = SimpleNamespace(
+        predicted=np.int32(4),
+        target=np.int32(2),
+        flipped=np.bool_(True),
+        num_edits=np.int32(2),
+        edit_cell=np.array([3, 0, -1, -1]),
+        edit_candidate=np.array([1, 2, -1, -1]),
+        edit_similarity=np.array([0.5, 0.25, 0, 0], np.float32),
+        p_target=np.array([0.125, 0.25, 0.75, 0.75, 0.75], np.float32),
+        **maps,
+    )
+    candidates = np.array([7, 9, 8, -1]), np.array([2, 3, 1, -1])
+    ids = [f"r{i}" for i in range(10)]
+    got = explained(5, "x", 2, one, candidates, ids, 0.1, {"gradcam": np.eye(2)})
+    assert got.edits == (Edit(3, "r9", 9, 3, 0.5), Edit(0, "r8", 8, 1, 0.25))
+    assert got.p_target == [0.125, 0.25, 0.75]
+    assert (got.status, got.predicted, got.target, got.flipped) == ("explained", 4, 2, True)
+    assert set(got.maps) == {*CORE_MAPS, "gradcam"}
+    assert got.maps["dominant"].tolist() == [[1, 1], [1, 1]]
+
+    one.num_edits = np.int32(0)
+    none = np.full(4, -1)
+    got = explained(5, "x", 2, one, (none, none), ids, 0.1)
+    assert (got.status, got.edits, got.p_target) == ("no_reference", (), [0.125])
+
+
+def test_a_target_of_its_own_and_a_map_that_is_missing(tmp_path):
+    first, second = (
+        Record(
+            i, f"{i}", 0, "explained", predicted=0, target=2, maps={"cam": np.full((4, 4), i)} | m
+        )
+        for i, m in ((0, {"cam": np.eye(4)}), (1, {}))
+    )
+    second = Record(**(vars(second) | {"maps": {}}))
+    with open_run(tmp_path / "run", {}) as run:
+        run.write_part(0, [first])
+        run.write_part(1, [second])
+        run.merge(CLASSES, 2, {})
+    got = read_run(tmp_path / "run")
+    assert got.predictions["target"].to_pylist() == [0, 0]
+    assert got.table["target_name"].to_pylist() == ["owl", "owl"]
+    assert got.info["counts"]["correct"] == 2
+    np.testing.assert_array_equal(got.maps["cam"][0], np.eye(4))
+    assert np.isnan(got.maps["cam"][1]).all()
+
+
+def test_a_map_keeps_its_shape(tmp_path):
+    a = Record(0, "a", 0, "explained", predicted=1, maps={"cam": np.zeros((4, 4))})
+    b = Record(1, "b", 0, "explained", predicted=1, maps={"cam": np.zeros((3, 3))})
+    with open_run(tmp_path / "run", {}) as run:
+        with pytest.raises(InputError, match=r"map cam of image b.*\(4, 4\)"):
+            run.write_part(0, [a, b])
+        run.write_part(0, [a])
+        run.write_part(1, [b])
+        with pytest.raises(InputError, match=r"map cam has shape \[3, 3\], before \[4, 4\]"):
+            run.merge(CLASSES, 2, {})
+
+
+def test_nothing_misclassified(tmp_path):
+    with open_run(tmp_path / "run", {}) as run:
+        run.write_part(0, [Record(0, "a", 1, "correct", predicted=1)])
+        run.merge(CLASSES, 1, {})
+        run.finish()
+    got = read_run(tmp_path / "run")
+    assert len(got.table) == 0
+    assert len(got.predictions) == 1
+    assert all(len(got.maps[name]) == 0 for name in (*CORE_MAPS, "id"))
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return complete(tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_a_crash_between_parts_is_continued(tmp_path, uninterrupted):
+    def crash():
+        with open_run(tmp_path / "run", CONFIG) as run:
+            run.write_part(0, part(0))
+            run.write_part(3, part(3))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
+    with pytest.raises(InputError, match="not finished"):
+        read_run(tmp_path / "run")
+    (tmp_path / "run/parts/.part-00001.parquet.77.tmp").write_bytes(b"half")
+    with open_run(tmp_path / "run", CONFIG) as run:
+        assert run.resumed == {0, 3}
+        assert not list(run.parts.glob(".*"))
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from test_results import *
+print("ready", flush=True)
+complete(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.005, 0.015, 0.04, 0.07])
+def test_killed_at_any_moment(tmp_path, uninterrupted, wait):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, str(folder), os.path.dirname(__file__)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    time.sleep(wait)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    for path in folder.glob("parts/part-*"):
+        assert len(pq.read_table(path)) == PART_SIZE
+    if (folder / "run.json").exists():
+        assert_same(read_run(folder), uninterrupted)
+    assert_same(complete(folder), uninterrupted)
+
+
+def test_killed_before_the_parts_are_removed(tmp_path, uninterrupted):
+    with open_run(tmp_path / "run", CONFIG) as run:
+        for number in range(NUM_PARTS):
+            run.write_part(number, part(number))
+        run.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
+    assert_same(read_run(tmp_path / "run"), uninterrupted)
+    with open_run(tmp_path / "run", CONFIG) as run:
+        assert run.resumed == set(range(NUM_PARTS))
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+def test_failing_before_the_first_part_leaves_no_trace(tmp_path):
+    def crash(folder):
+        with open_run(folder, CONFIG):
+            with whole_file(folder / "bank.npz") as file:
+                file.write(b"of use to this run alone")
+            raise KeyboardInterrupt
+
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "a/b/run", tmp_path / "empty"):
+        with pytest.raises(KeyboardInterrupt):
+            crash(folder)
+    assert [p.name for p in tmp_path.rglob("*")] == ["empty"]
+
+    before = complete(tmp_path / "done")
+    (tmp_path / "done/bank.npz").write_bytes(b"of use to this run alone")
+    files = {p: p.read_bytes() for p in (tmp_path / "done").iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        crash(tmp_path / "done")
+    assert {p: p.read_bytes() for p in (tmp_path / "done").iterdir()} == files
+    assert_same(read_run(tmp_path / "done"), before)
+
+
+def test_a_finished_run_is_redone(tmp_path, uninterrupted):
+    complete(tmp_path / "run")
+    with open_run(tmp_path / "run", CONFIG) as run:
+        assert run.resumed == frozenset()
+        assert_same(read_run(tmp_path / "run"), uninterrupted)  # the old results, for now
+        for number in range(NUM_PARTS):
+            run.write_part(number, [Record(number, f"{number}", 0, "correct", predicted=0)])
+        (run.folder / "report.html").write_text("of the old results")
+        run.merge(CLASSES, NUM_PARTS, {})
+        assert not (run.folder / "report.html").exists()
+        run.finish()
+    assert read_run(tmp_path / "run").info["counts"]["images"] == NUM_PARTS
+
+
+def test_several_processes_write_one_run(tmp_path, uninterrupted):
+    with pytest.raises(InputError, match="expected the run that the first process started"):
+        open_run(tmp_path / "run", CONFIG, primary=False)
+    with open_run(tmp_path / "run", CONFIG) as first:
+        with open_run(tmp_path / "run", CONFIG, primary=False) as second:
+            second.write_part(1, part(1))
+            second.write_part(3, part(3))
+        first.write_part(0, part(0))
+        first.write_part(2, part(2))
+        with pytest.raises(InputError, match="1 of 5 parts are missing, the first is part 4"):
+            first.merge(CLASSES, NUM_PARTS, {})
+        second.write_part(4, part(4))
+        first.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
+        first.finish()
+    assert_same(read_run(tmp_path / "run"), uninterrupted)
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (CONFIG | {"bank": {"widths": [1, 2], "sigma": 0.5}}, r"bank.sigma = 0.8 .* has 0.5;"),
+        (CONFIG | {"data": {"name": "digits", "path": "x"}}, r'name = "birds" .* has "digits"'),
+        (CONFIG | {"limit": 3}, r"limit = null .* has 3"),
+        ({"data": CONFIG["data"]}, r"bank = \{.*\} .* has null"),
+    ],
+)
+def test_another_config_is_refused(tmp_path, config, message):
+    with open_run(tmp_path / "run", CONFIG) as run:
+        run.write_part(0, part(0))
+    with pytest.raises(InputError, match=message):
+        open_run(tmp_path / "run", config)
+    with pytest.raises(InputError, match=message):
+        open_run(tmp_path / "run", config, primary=False)
+    assert open_run(tmp_path / "run", CONFIG).resumed == {0}
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"photos: expected a new .* holds cat.png and is no run"):
+        open_run(tmp_path / "photos", CONFIG)
+    (tmp_path / "photos/config.json").write_text('{"model": 3}')
+    with pytest.raises(InputError, match="is no run"):
+        open_run(tmp_path / "photos", CONFIG)
+    with pytest.raises(InputError, match="expected a folder, this is a file"):
+        open_run(tmp_path / "photos/cat.png", CONFIG)
+    with pytest.raises(InputError, match=r"cannot be written \(Not a directory\)"):
+        open_run(tmp_path / "photos/cat.png/run", CONFIG)
+    with pytest.raises(InputError, match=r"nowhere: expected the folder of a run"):
+        read_run(tmp_path / "nowhere")
+
+
+# --- disk full ----------------------------------------------------------------------------------
+
+
+class FullDisk:
+    def __init__(self, file):
+        self.file = file
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data):
+        self.file.write(bytes(data)[:100])
+        raise OSError(28, "No space left on device")
+
+
+def test_disk_full_keeps_the_parts_before(tmp_path, uninterrupted, monkeypatch):
+    def fill():
+        with open_run(tmp_path / "run", CONFIG) as run:
+            run.write_part(0, part(0))
+            with monkeypatch.context() as patch:
+                write_table = pq.write_table
+                patch.setattr(
+                    pq, "write_table", lambda table, file: write_table(table, FullDisk(file))
+                )
+                run.write_part(1, part(1))
+
+    with pytest.raises(InputError, match=r"part-00001.*No space left on device"):
+        fill()
+    assert [p.name for p in (tmp_path / "run/parts").iterdir()] == ["part-00000.parquet"]
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+@pytest.mark.parametrize(("limit", "wanted_parts"), [(100, 0), (12_000, 5)])
+def test_files_that_may_not_grow(tmp_path, uninterrupted, limit, wanted_parts):
+    """The kernel refuses the bytes after `limit`, in the config or in a merged file."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "run"), os.path.dirname(__file__)]
+
+    def restrict():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    child = subprocess.run(command, preexec_fn=restrict, capture_output=True, text=True)
+    assert child.returncode == 1
+    assert "cannot be written (File too large)" in child.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("*.tmp"))
+    parts = len(list(tmp_path.glob("run/parts/*")))
+    assert (parts, (tmp_path / "run").exists()) == (wanted_parts, wanted_parts > 0)
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    def crash():
+        with whole_file(tmp_path / "a") as file:
+            file.write(b"new")
+            assert not (tmp_path / "a").exists()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        crash()
+    assert not list(tmp_path.iterdir())
+    with whole_file(tmp_path / "a") as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_memory_of_a_merge_does_not_grow_with_the_split(tmp_path):
+    """Arrow's high-water mark over 4 and over 32 parts of the same size."""
+
+    def peak(num_parts):
+        pool = pa.proxy_memory_pool(pa.default_memory_pool())
+        before = pa.default_memory_pool()
+        with open_run(tmp_path / f"{num_parts}", {}) as run:
+            cam = {"cam": np.zeros((64, 64), np.float32)}
+            for k in range(num_parts):
+                rows = [
+                    Record(i, f"{i}", 0, "explained", predicted=1, p_target=[0.5], maps=cam)
+                    for i in range(k * 64, k * 64 + 64)
+                ]
+                run.write_part(k, rows)
+            pa.set_memory_pool(pool)
+            try:
+                run.merge(CLASSES, num_parts, {})
+            finally:
+                pa.set_memory_pool(before)
+        return pool.max_memory()
+
+    assert peak(32) < 1.5 * peak(4)
