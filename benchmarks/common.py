@@ -161,7 +161,8 @@ def _with_busy_branches(clf: Classifier, key: jax.Array) -> Classifier:
 
     features = clf.features
     return replace(
-        clf, features=replace(features, params=jax.tree_util.tree_map_with_path(stir, features.params))
+        clf,
+        features=replace(features, params=jax.tree_util.tree_map_with_path(stir, features.params)),
     )
 
 
@@ -237,13 +238,74 @@ def _choose_labels(
 def _bank(clf: Classifier, cells: jax.Array, per_class: int, top_m: int) -> Bank:
     """A bank that holds `cells` [K, N, C]."""
     k, count, _ = cells.shape
-    return Bank(
-        cells=cells,
-        norms=jnp.linalg.norm(cells, axis=-1),
-        prepared=jax.jit(searchable(clf.head).prepare)(cells),
-        valid=jnp.ones((k, count), bool),
-        image=jnp.tile(jnp.arange(count, dtype=jnp.int32) // top_m, (k, 1)),
-        cell=jnp.tile(jnp.arange(count, dtype=jnp.int32) % top_m, (k, 1)),
-        references=jnp.full(k, per_class, jnp.int32),
-        config=BankConfig(per_class, top_m),
+    return jax.device_get(
+        Bank(
+            cells=cells,
+            norms=jnp.linalg.norm(cells, axis=-1),
+            prepared=searchable(clf.head).prepare(cells),
+            valid=jnp.ones((k, count), bool),
+            image=jnp.tile(jnp.arange(count, dtype=jnp.int32) // top_m, (k, 1)),
+            cell=jnp.tile(jnp.arange(count, dtype=jnp.int32) % top_m, (k, 1)),
+            references=jnp.full(k, per_class, jnp.int32),
+            config=BankConfig(per_class, top_m),
+        )
     )
+
+
+def explainer(problem: Problem, clf: Classifier | None = None) -> Callable[[], Explanation]:
+    """A function that explains the problem's batch as a run does: the bank is there already."""
+    from fgvce_jax.explain import explain_images
+
+    clf = clf or problem.clf
+    bank = problem.bank
+    if jax.default_backend() != "cpu":
+        bank = jax.device_put(bank)
+    devices = tuple(jax.local_devices())
+
+    def explain() -> Explanation:
+        candidates, groups = bank.select(problem.labels)
+        return explain_images(
+            clf,
+            candidates,
+            problem.images,
+            problem.labels,
+            groups,
+            config=SearchConfig(),
+            devices=devices,
+        )
+
+    return explain
+
+
+def agreement(problem: Problem) -> float:
+    """Share of the images whose edits are the same as with a float32 backbone."""
+    exact = replace(problem.clf, features=problem.clf.features.astype("float32"))
+    ours, theirs = (jax.device_get(explainer(problem, clf)()) for clf in (problem.clf, exact))
+    same = np.all(ours.edit_cell == theirs.edit_cell, -1) & np.all(
+        ours.edit_candidate == theirs.edit_candidate, -1
+    )
+    return float(same.mean())
+
+
+def matmul_peak(dtype: str) -> float:
+    """Best FLOP/s of a large square matrix product in `dtype`, on random data."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda a, b: a @ b)
+    return 2 * size**3 / median_times([lambda: product(a, a)], repeats=5)[0]
+
+
+def print_table(rows: list[dict[str, Any]], columns: dict[str, Any], header: bool = True) -> None:
+    """Rows as aligned text; columns map a key to its title and a format or function."""
+
+    def text(row: dict[str, Any], key: str) -> str:
+        form = columns[key][1]
+        if row.get(key) is None:
+            return "-"
+        return form(row[key]) if callable(form) else form.format(row[key])
+
+    width = {key: max(10, len(columns[key][0])) for key in columns}
+    if header:
+        print("  ".join(f"{columns[key][0] or key:>{width[key]}}" for key in columns))
+    for row in rows:
+        print("  ".join(f"{text(row, key):>{width[key]}}" for key in columns), flush=True)

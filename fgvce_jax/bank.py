@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -33,6 +33,9 @@ class Bank:
     Candidates of a group are ordered image by image, in dataset order, an image's best cell
     first. Places beyond what the references gave are not `valid`.
 
+    The arrays are NumPy's, in the host's memory; `jax.device_put(bank)` keeps them on an
+    accelerator instead, where they would otherwise travel with every batch.
+
     Attributes:
         cells: float32 [G, N, C].
         norms: Their Euclidean lengths, float32 [G, N].
@@ -53,9 +56,31 @@ class Bank:
     references: Int[Array, "K"]
     config: BankConfig = field(metadata={"static": True})
 
-    def group(self, target: Int[Array, ""]) -> Int[Array, ""]:
-        """The group whose candidates serve `target`."""
-        return jnp.zeros_like(target) if self.config.reference == "all" else target
+    def group(self, target: Int[Array, "*B"]) -> Int[Array, "*B"]:
+        """The group whose candidates serve a target, or each of many."""
+        return target * 0 if self.config.reference == "all" else target
+
+    def candidates(self, group: Int[Array, ""]) -> tuple[Array, Array, Any, Array]:
+        """A group's (cells [N, C], norms [N], prepared, valid [N]); `group` may be traced."""
+        held = (self.cells, self.norms, self.prepared, self.valid)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[group], held)
+
+    def select(self, targets: Int[np.ndarray, "B"]) -> tuple[Bank, Int[np.ndarray, "B"]]:
+        """What a batch needs: a bank of at most B groups, and the one that serves each target.
+
+        So a batch costs the memory of its own candidates, not of every class's. The number of
+        groups depends on B alone (min(B, G)), for the sake of one compilation.
+        """
+        groups = self.group(np.asarray(targets))
+        if len(self.cells) <= len(groups):
+            return self, groups
+        needed, position = np.unique(groups, return_inverse=True)
+        needed = pad_batch(needed, len(groups))
+        served = {
+            name: jax.tree.map(lambda leaf: leaf[needed], getattr(self, name))
+            for name in ("cells", "norms", "prepared", "valid", "image", "cell")
+        }
+        return replace(self, **served), position.astype(np.int32)
 
     def missing(self) -> list[int]:
         """Classes that cannot be a target, for want of a correctly classified reference."""
@@ -192,15 +217,14 @@ def _assemble(head: SearchHead, found: list[list[_Reference]], config: BankConfi
         for r, ref in enumerate(group):
             places = slice(r * m, (r + 1) * m)
             cells[g, places], image[g, places], cell[g, places] = ref.cells, ref.image, ref.index
-    cells = jnp.asarray(cells)
     return Bank(
         cells=cells,
-        norms=jnp.linalg.norm(cells, axis=-1),
-        prepared=_prepare(head, cells),
-        valid=jnp.asarray(image >= 0),
-        image=jnp.asarray(image),
-        cell=jnp.asarray(cell),
-        references=jnp.asarray(references),
+        norms=np.linalg.norm(cells, axis=-1),
+        prepared=jax.device_get(_prepare(head, cells)),
+        valid=image >= 0,
+        image=image,
+        cell=cell,
+        references=references,
         config=config,
     )
 
@@ -218,7 +242,9 @@ def save_bank(bank: Bank, file: IO[bytes], key: dict[str, Any]) -> None:
         for name, value in vars(bank).items()
         if name != "config" and value is not None
     }
-    np.savez(file, key=json.dumps(key, sort_keys=True), config=json.dumps(asdict(bank.config)), **arrays)
+    np.savez(
+        file, key=json.dumps(key, sort_keys=True), config=json.dumps(asdict(bank.config)), **arrays
+    )
 
 
 def load_bank(path: Path, key: dict[str, Any]) -> Bank:
@@ -233,7 +259,7 @@ def load_bank(path: Path, key: dict[str, Any]) -> Bank:
         kept = json.loads(str(arrays.pop("key")))
         config = BankConfig(**json.loads(str(arrays.pop("config"))))
         arrays.setdefault("prepared", None)
-        bank = Bank(**jax.tree.map(jnp.asarray, arrays), config=config)
+        bank = Bank(**arrays, config=config)
     except Exception as error:  # zipfile, json and numpy each have their own
         raise InputError(f"bank {path}: cannot be read ({error})") from error
     for name in sorted(kept.keys() | key.keys()):

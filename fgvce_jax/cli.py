@@ -108,6 +108,9 @@ class Port:
         parser.add_argument("--out", required=True, help="Folder of the checkpoint.")
         parser.add_argument("--cut", type=str, help="Where the head begins, see `explain --help`.")
         parser.add_argument("--image_size", type=int, help="In pixels; 224 by default.")
+        parser.add_argument(
+            "--resize_to", type=int, help="Resize the short side to this, then crop the centre."
+        )
         parser.add_argument("--class_names", type=str, help="A text file, one name per line.")
         return parser
 

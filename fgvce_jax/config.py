@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal, get_type_hints
 
+from fgvce_jax.errors import InputError
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -61,6 +63,9 @@ class BankConfig:
     top_m: int | None = 10
     reference: Literal["class", "all"] = "class"
 
+    def __post_init__(self):
+        _at_least(self, 1, "per_class", "top_m")
+
 
 @dataclass(frozen=True)
 class SearchConfig:
@@ -82,6 +87,10 @@ class SearchConfig:
     lambda_sim: float = 1.0
     lambda_cls: float = 1.0
     chunk: int | None = None
+
+    def __post_init__(self):
+        _at_least(self, 0, "sigma")
+        _at_least(self, 1, "max_iterations", "chunk")
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,16 @@ class ExplainConfig:
     part_size: int = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     bank_file: str | None = None
+
+    def __post_init__(self):
+        _at_least(self, 1, "limit", "batch_size", "part_size")
+
+
+def _at_least(config: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise InputError(f"{name}: expected {least} or more, got {value}")
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:

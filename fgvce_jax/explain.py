@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -65,14 +65,13 @@ def explain_one(
     bank: Bank,
     cells: Float[Array, "n n C"],
     target: Int[Array, ""],
+    group: Int[Array, ""],
     config: SearchConfig,
 ) -> Explanation:
-    """The explanation of one feature map, without the batch axis."""
+    """The explanation of one feature map, with the candidates of one of the bank's groups."""
     n = cells.shape[0]
     kernels = gaussian_kernels(n, config.sigma)
-    candidates, norms, prepared, valid = jax.tree.map(
-        lambda leaf: leaf[bank.group(target)], (bank.cells, bank.norms, bank.prepared, bank.valid)
-    )
+    candidates, norms, prepared, valid = bank.candidates(group)
     rows = head.rows(cells)
     state = search_rows(
         head,
@@ -114,32 +113,56 @@ def explain_cells(
     cells: Float[Array, "B n n C"],
     labels: Int[Array, "B"],
     config: SearchConfig,
+    groups: Int[Array, "B"] | None = None,
 ) -> Explanation:
-    """Explanations of a batch of feature maps, `config.chunk` of them searched together."""
+    """Explanations of a batch of feature maps, `config.chunk` of them searched together.
+
+    `groups` are the bank's groups that serve the labels, where `Bank.select` has numbered them.
+    """
+    groups = bank.group(labels) if groups is None else groups
     chunk = config.chunk or (1 if jax.default_backend() == "cpu" else len(labels))
     with jax.default_matmul_precision("highest"):
         return jax.lax.map(
             lambda one: explain_one(head, bank, *one, config),
-            (cells, labels),
+            (cells, labels, groups),
             batch_size=min(chunk, len(labels)),
         )
 
 
-def _sharded(function, devices: tuple[jax.Device, ...]):
-    """`function(*shared, *per_image)`... with its last two arguments split over `devices`."""
+def _sharded(function: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
+    """`function`, the first two of its arguments whole on each device, the others split.
+
+    Every device runs its own loops to their own ends; nothing is exchanged.
+    """
     mesh = Mesh(np.array(devices), ("images",))
     split, whole = PartitionSpec("images"), PartitionSpec()
     return jax.shard_map(
-        function, mesh=mesh, in_specs=(whole, whole, split, split), out_specs=split, check_vma=False
+        function,
+        mesh=mesh,
+        in_specs=(whole, whole, split, split, split),
+        out_specs=split,
+        check_vma=False,
     )
 
 
 @partial(jax.jit, static_argnames=("config", "devices"))
-def _explain_images(clf, bank, images, labels, *, config, devices):
-    def local(clf, bank, images, labels):
-        return explain_cells(searchable(clf.head), bank, clf.features(images), labels, config)
+def explain_images(
+    clf: Classifier,
+    bank: Bank,
+    images: Float[Array, "B H W 3"],
+    labels: Int[Array, "B"],
+    groups: Int[Array, "B"],
+    *,
+    config: SearchConfig,
+    devices: tuple[jax.Device, ...],
+) -> Explanation:
+    """As `explain`, for checked arrays: B a multiple of the devices, the bank from `select`."""
 
-    return _sharded(local, devices)(clf, bank, images, labels)
+    def local(clf, bank, images, labels, groups):
+        cells = clf.features(images)
+        return explain_cells(searchable(clf.head), bank, cells, labels, config, groups)
+
+    return _sharded(local, devices)(clf, bank, images, labels, groups)
 
 
 @partial(jax.jit, static_argnames=("config", "devices"))
@@ -148,16 +171,17 @@ def explain_features(
     bank: Bank,
     cells: Float[Array, "B n n C"],
     labels: Int[Array, "B"],
+    groups: Int[Array, "B"],
     *,
     config: SearchConfig,
     devices: tuple[jax.Device, ...],
 ) -> Explanation:
-    """As `explain`, for features that are already there; B a multiple of the devices."""
+    """As `explain_images`, for features that are already there."""
 
-    def local(head, bank, cells, labels):
-        return explain_cells(head, bank, cells, labels, config)
+    def local(head, bank, cells, labels, groups):
+        return explain_cells(head, bank, cells, labels, config, groups)
 
-    return _sharded(local, devices)(head, bank, cells, labels)
+    return _sharded(local, devices)(head, bank, cells, labels, groups)
 
 
 def explain(
@@ -204,11 +228,14 @@ def explain(
         )
     devices = tuple(devices or jax.local_devices())
     padded = -(-len(images) // len(devices)) * len(devices)
-    out = _explain_images(
+    labels = pad_batch(labels, padded)
+    candidates, groups = bank.select(labels)
+    out = explain_images(
         clf,
-        bank,
+        candidates,
         pad_batch(images, padded),
-        pad_batch(labels, padded),
+        labels,
+        groups,
         config=SearchConfig(sigma, max_iterations, lambda_sim, lambda_cls, chunk),
         devices=devices,
     )

@@ -60,7 +60,5 @@ def contributions(
     n = cells.shape[0]
     head = searchable(head)
     with jax.default_matmul_precision("highest"):
-        scores = row_contributions(
-            head, head.rows(cells), class_index, gaussian_kernels(n, sigma)
-        )
+        scores = row_contributions(head, head.rows(cells), class_index, gaussian_kernels(n, sigma))
     return scores.reshape(n, n)

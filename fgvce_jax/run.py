@@ -191,9 +191,7 @@ def _bank(
 
 
 def _build_bank(config: ExplainConfig, clf: Classifier, references: LabelledAs) -> Bank:
-    load = image_loader(
-        references.dataset, config.batch_size, clf.image_size, clf.resize_to
-    )
+    load = image_loader(references.dataset, config.batch_size, clf.image_size, clf.resize_to)
     wanted = config.bank.per_class * clf.num_classes
     with stage("Collecting references", wanted) as advance:
 
@@ -260,7 +258,9 @@ class Explainer:
         dataset: LabelledAs,
         reference_ids: Any,
     ):
-        self.clf, self.bank, self.search = clf, bank, config.search
+        self.clf, self.search = clf, config.search
+        # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
+        self.bank = bank if jax.default_backend() == "cpu" else jax.device_put(bank)
         self.dataset, self.reference_ids = dataset, reference_ids
         self.devices = tuple(jax.local_devices())
         self.batch_size = -(-config.batch_size // len(self.devices)) * len(self.devices)
@@ -320,15 +320,21 @@ class Explainer:
     def _explain(self, cells: Array, waiting: list[_Waiting], found: dict[int, Record]) -> None:
         started = time.perf_counter()
         labels = pad_batch(np.array([w.label for w in waiting], np.int32), self.batch_size)
+        candidates, groups = self.bank.select(labels)
         out = jax.device_get(
             explain_features(
-                self.head, self.bank, cells, labels, config=self.search, devices=self.devices
+                self.head,
+                candidates,
+                cells,
+                labels,
+                groups,
+                config=self.search,
+                devices=self.devices,
             )
         )
         seconds = (time.perf_counter() - started) / len(waiting)
         images, places = self.candidates
-        for b, w in enumerate(waiting):
-            group = 0 if self.bank.config.reference == "all" else w.label
+        for b, (w, group) in enumerate(zip(waiting, self.bank.group(labels), strict=False)):
             found[w.index] = explained(
                 w.index,
                 w.id,
@@ -386,6 +392,6 @@ def summary(folder: Path) -> str:
             f"edits           median {np.median(edits):.0f}, most {edits.max()}"
             if len(edits)
             else "edits           none flipped",
-            f"time            {1000 * np.mean(table['time_s'].to_numpy()):.1f} ms per explanation",
+            f"time            {1000 * np.median(table['time_s'].to_numpy()):.1f} ms per explanation",
         ]
     return "\n".join([*lines, f"report          {folder / 'report.html'}"])

@@ -28,8 +28,8 @@ from fgvce_jax.config import DataConfig, ModelConfig
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.augment import AugmentConfig, augment
 from fgvce_jax.data.example import Dataset, Example
-from fgvce_jax.data.pipeline import batches, training_batches
-from fgvce_jax.errors import InputError
+from fgvce_jax.data.pipeline import batches, training_batches, warn_skipped
+from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.heads import Dense, PooledLinear
 from fgvce_jax.models import Classifier, ModelSpec, build, load_classifier, save_classifier
 from fgvce_jax.progress import say, stage
@@ -246,13 +246,28 @@ def _open(config: DataConfig, split: str) -> Dataset:
         return Rendered(dataset, advance)
 
 
-def evaluate(classifier: Classifier, dataset: Dataset, batch_size: int) -> float:
-    """Accuracy on the readable images of `dataset`, in [0, 1]."""
+def _say_once() -> Callable[[UnreadableImage], None]:
+    """Names an image that is left out, the first time only: every epoch meets it again."""
+    said: set[str] = set()
+
+    def on_skip(error: UnreadableImage) -> None:
+        if error.id not in said:
+            said.add(error.id)
+            say(f"skipped {error}")
+
+    return on_skip
+
+
+def evaluate(
+    classifier: Classifier,
+    dataset: Dataset,
+    batch_size: int,
+    on_skip: Callable[[UnreadableImage], None] = warn_skipped,
+) -> float:
+    """Accuracy on the readable images of `dataset`, in [0, 1]; `on_skip` is told of the others."""
     correct, seen = [], 0
     size = (classifier.image_size, classifier.resize_to)
-    for batch in batches(
-        dataset, np.arange(len(dataset)), batch_size, *size, on_skip=lambda _: None
-    ):
+    for batch in batches(dataset, np.arange(len(dataset)), batch_size, *size, on_skip=on_skip):
         missing = batch_size - len(batch.label)  # one shape, one compilation
         images = np.pad(batch.image, ((0, missing), (0, 0), (0, 0), (0, 0)))
         labels = np.pad(batch.label, (0, missing), constant_values=-1)
@@ -396,6 +411,7 @@ def _epochs(
     key = jax.random.key(config.seed, impl="threefry2x32")
     state = TrainState(classifier, optimizer.init(trainable(classifier)), jnp.int32(0))
     size = (classifier.image_size, classifier.resize_to)
+    on_skip = _say_once()
     with _checkpoints(folder) as checkpoints:
         state, history = _restore(checkpoints, state)
         if history:
@@ -403,7 +419,12 @@ def _epochs(
         for epoch in range(len(history), config.epochs):
             start = time.perf_counter()
             stream = training_batches(
-                train_set, config.batch_size, *size, seed=config.seed, epoch=epoch
+                train_set,
+                config.batch_size,
+                *size,
+                seed=config.seed,
+                epoch=epoch,
+                on_skip=on_skip,
             )
             losses, correct = [], []
             with stage(f"epoch {epoch + 1} of {config.epochs}", steps) as advance:
@@ -416,7 +437,7 @@ def _epochs(
                     advance(1)
                 _check_finite(losses[-1], (epoch + 1) * steps, config)
             trained = time.perf_counter() - start
-            accuracy = evaluate(state.classifier, test_set, config.batch_size)
+            accuracy = evaluate(state.classifier, test_set, config.batch_size, on_skip)
             history.append(
                 EpochRecord(
                     epoch=epoch + 1,

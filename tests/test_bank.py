@@ -91,13 +91,30 @@ def test_fewer_references_are_used_as_they_are_and_none_is_said(problem):
 def test_references_of_all_classes(problem):
     clf, images, labels = problem
     each = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
-    every = fg.build_bank(
-        clf, images, labels, per_class=4, top_m=2, batch_size=8, reference="all"
-    )
+    every = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8, reference="all")
     assert every.cells.shape == (1, CLASSES * 8, CHANNELS)
     np.testing.assert_array_equal(every.image[0], each.image.reshape(-1))
     np.testing.assert_array_equal(every.cells[0], each.cells.reshape(-1, CHANNELS))
     assert every.missing() == []
+
+
+def test_a_batch_takes_the_groups_it_needs(problem):
+    clf, images, labels = problem
+    bank = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
+    targets = np.array([2, 2])
+    part, groups = bank.select(targets)
+    assert len(part.cells) == 2
+    for b, target in enumerate(targets):
+        np.testing.assert_array_equal(part.cells[groups[b]], bank.cells[target])
+        np.testing.assert_array_equal(part.prepared[groups[b]], bank.prepared[target])
+    whole, groups = bank.select(np.array([0, 1, 2, 1]))
+    assert whole is bank
+    assert groups.tolist() == [0, 1, 2, 1]
+
+    few = fg.explain(clf, bank, images[:2], (labels[:2] + 1) % CLASSES)
+    many = fg.explain(clf, bank, images[:5], (labels[:5] + 1) % CLASSES)
+    np.testing.assert_array_equal(few.edit_candidate, many.edit_candidate[:2])
+    np.testing.assert_allclose(few.p_target, many.p_target[:2], atol=1e-6)
 
 
 def test_a_bank_is_read_back_and_only_for_what_it_was_made_of(problem, tmp_path):

@@ -89,6 +89,7 @@ def test_a_dense_head_in_the_pipeline_equals_the_plain_search():
         bank,
         cells[None],
         jnp.array([target]),
+        jnp.array([target]),
         config=SearchConfig(),
         devices=tuple(jax.local_devices()[:1]),
     )
@@ -110,7 +111,8 @@ def test_a_model_that_is_not_ours_can_be_explained():
     class Head(linen.Module):
         @linen.compact
         def __call__(self, cells):
-            return linen.Dense(3)(linen.tanh(linen.Dense(8)(cells.mean((-3, -2)))))
+            hidden = linen.tanh(linen.Dense(8)(cells.mean((-3, -2))))
+            return linen.Dense(3)(hidden)
 
     images = np.random.default_rng(0).random((30, 16, 16, 3), np.float32)
     keys = jax.random.split(jax.random.key(0))
@@ -202,7 +204,8 @@ def test_many_devices_agree_with_one_and_never_talk():
 
         def run(devices):
             return explain_features(
-                head, bank, maps, labels, config=SearchConfig(), devices=tuple(devices)
+                head, bank, maps, labels, labels, config=SearchConfig(),
+                devices=tuple(devices)
             )
 
         many, one = run(jax.devices()), run(jax.devices()[:1])
@@ -210,7 +213,7 @@ def test_many_devices_agree_with_one_and_never_talk():
         for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one)):
             np.testing.assert_allclose(a, b, atol=1e-6)
         text = explain_features.lower(
-            head, bank, maps, labels, config=SearchConfig(), devices=tuple(jax.devices())
+            head, bank, maps, labels, labels, config=SearchConfig(), devices=tuple(jax.devices())
         ).compile().as_text()
         found = [w for w in ("all-reduce", "all-gather", "all-to-all", "collective-permute",
                              "reduce-scatter", "collective-broadcast") if w in text]
@@ -231,8 +234,10 @@ def test_more_devices_than_samples_and_ragged_batches_need_no_new_program(proble
     before = explain_features._cache_size()
     for count in (8, 5, 1):
         padded = fg.bank.pad_batch(cells[:count], 8)
+        targets = fg.bank.pad_batch(labels[:count], 8)
+        candidates, groups = bank.select(targets)
         out = explain_features(
-            head, bank, padded, fg.bank.pad_batch(labels[:count], 8), config=config, devices=devices
+            head, candidates, padded, targets, groups, config=config, devices=devices
         )
         assert out.num_edits.shape == (8,)
     assert explain_features._cache_size() - before == 1

@@ -15,7 +15,7 @@ from fgvce_jax.cli import main
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.data.augment import AugmentConfig, augment, random_resized_crop
 from fgvce_jax.data.example import Example
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.heads import Dense, PooledLinear
 from fgvce_jax.models import ModelSpec, build, load_classifier, save_classifier
 from fgvce_jax.train import (
@@ -290,6 +290,21 @@ def test_the_folder_is_a_classifier(finished):
     assert loaded.class_names == NAMES
     for a, b in zip(arrays(classifier), arrays(loaded), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_unreadable_images_are_named_once_and_left_out(splits, tmp_path, monkeypatch, capsys):
+    def read(self, index, original=Planted.__getitem__):
+        if index == 4:
+            raise UnreadableImage(f"{len(self)}/4.png", "truncated")
+        return original(self, index)
+
+    monkeypatch.setattr(Planted, "__getitem__", read)
+    train(CONFIG, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert said.count("skipped image 100/4.png: truncated") == 1
+    assert said.count("skipped image 30/4.png: truncated") == 1
+    accuracy = log_of(tmp_path / "run")[-1]["test_accuracy"]
+    assert accuracy * 29 == pytest.approx(round(accuracy * 29))
 
 
 @pytest.mark.parametrize("reads", [50, 96 + 30 + 40, 2 * (96 + 30) + 96 + 10])

@@ -383,8 +383,8 @@ def auxiliary_bank(
 
 
 def _candidates(bank: Bank, target: Int[Array, ""]) -> dict[str, Any]:
-    held = {"candidates": bank.cells, "prepared": bank.prepared, "valid": bank.valid}
-    return jax.tree.map(lambda leaf: leaf[bank.group(target)], held)
+    cells, _, prepared, valid = bank.candidates(bank.group(target))
+    return {"candidates": cells, "prepared": prepared, "valid": valid}
 
 
 def cve(

@@ -146,7 +146,7 @@ def _apply_edits(
     unused = n * n  # out of bounds, so that the update is dropped
     place = jnp.where(edit_cell < 0, unused, edit_cell)
     source = jnp.full(n * n, -1).at[place].set(edit_candidate, mode="drop")
-    edited = edited_cells(cells, bank.cells[bank.group(target)], source)
+    edited = edited_cells(cells, jnp.asarray(bank.cells)[bank.group(target)], source)
     return edited, (source >= 0).reshape(n, n)
 
 

@@ -17,6 +17,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -201,71 +202,59 @@ def card_figure(
         dataset: The split that was explained.
         references: The split that the candidates come from.
         view: From an image to what the classifier saw of it.
-        max_edits: Edits drawn; a line says how many there are beyond.
+        max_edits: Edits whose cells are shown; all are framed in the image.
     """
     [found] = results.table.slice(row, 1).to_pylist()
     image = view(dataset[found["index"]].image)
-    invariant, dominant = (results.maps[name][row] for name in ("invariant", "dominant"))
-    n = invariant.shape[0]
-    edits = found["edits"][:max_edits]
+    shown = found["edits"][:max_edits]
+    sources = [view(references[edit["candidate_index"]].image) for edit in shown]
     p, q = found["predicted_name"], found["target_name"]
 
-    size = image.shape[0]
-
-    figure = Figure(figsize=(10, 4.6), facecolor="white")
-    words = (("The classifier said ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE))
-    _headline(figure, words)
-    top = figure.add_gridspec(
-        1, 4, left=0.02, right=0.985, top=0.84, bottom=0.42, width_ratios=(1, 1, 1, 1.1)
+    figure = Figure(figsize=(10, 4.8), facecolor="white")
+    _headline(
+        figure, (("The classifier said ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE))
     )
-    axes = _picture(figure.add_subplot(top[0]), image, "the image, replaced cells")
-    for number, edit in enumerate(edits, 1):
-        y, x = (np.array(divmod(edit["cell"], n)) + 0.5) * size / n
-        _outline(axes, edit["cell"], n, size, ORANGE)
-        axes.text(x, y, str(number), color="white", weight="bold", ha="center", va="center")
-    for k, (name, values, title) in enumerate(
-        (("invariant", invariant, "spoke for "), ("dominant", dominant, "decides for ")),
-        1,
+    top = figure.add_gridspec(
+        1, 4, left=0.02, right=0.985, top=0.82, bottom=0.41, width_ratios=(1, 1, 1, 1.1)
+    )
+    n, size = results.maps["invariant"].shape[-1], image.shape[0]
+    axes = _picture(figure.add_subplot(top[0]), image, "the image,\nits replaced cells in order")
+    for number, edit in enumerate(found["edits"], 1):
+        _outline(axes, edit["cell"], n, size, ORANGE, str(number))
+    for k, name, title, color in (
+        (1, "invariant", f"spoke for\n{p}", ORANGE),
+        (2, "dominant", f"decides for\n{q}", BLUE),
     ):
-        title += p if name == "invariant" else q
-        axes = _picture(figure.add_subplot(top[k]), image, title, ORANGE if k == 1 else BLUE)
-        levels = np.round(intensity(values, size) * (_LEVELS - 1)).astype(int)
-        axes.imshow(_palette(name)[levels])
+        axes = _picture(figure.add_subplot(top[k]), image, title, color)
+        levels = np.round(intensity(results.maps[name][row], size) * (_LEVELS - 1)).astype(int)
+        axes.imshow(_palette(name)[levels], extent=(0, size, size, 0))
     _curve(figure.add_subplot(top[3]), found["p_target"], q)
 
+    many = f" (the first {max_edits} of {len(found['edits'])})"
     figure.text(
         0.02,
-        0.335,
-        "Each edit: the replaced cell, and the cell of a reference image that took its place",
+        0.325,
+        "Each edit: the replaced cell, and the cell of a reference image that took its place"
+        + (many if len(shown) < len(found["edits"]) else ""),
         fontsize=9,
         weight="bold",
     )
-    bottom = figure.add_gridspec(1, max_edits, left=0.02, right=0.985, top=0.27, bottom=0.0)
-    for k, edit in enumerate(edits):
-        pair = bottom[k].subgridspec(1, 2, wspace=0.06)
-        reference = view(references[edit["candidate_index"]].image)
-        for side, (source, cell, color) in enumerate(
-            ((image, edit["cell"], ORANGE), (reference, edit["candidate_cell"], BLUE))
-        ):
-            axes = _picture(figure.add_subplot(pair[side]), source)
-            scale = size / n
-            shown = window(cell, n)
-            _outline(axes, cell, n, size, color)
-            axes.set_xlim(shown.x * scale, (shown.x + shown.side) * scale)
-            axes.set_ylim((shown.y + shown.side) * scale, shown.y * scale)
-            if side == 0:
-                title = f"{k + 1}   similarity {edit['similarity']:.2f}"
-                axes.set_title(title, fontsize=9, loc="left")
-    if len(found["edits"]) > max_edits:
-        more = f"and {len(found['edits']) - max_edits} more"
-        figure.text(0.985, 0.335, more, fontsize=9, ha="right")
+    bottom = figure.add_gridspec(1, max_edits, left=0.02, right=0.985, top=0.27, bottom=0.01)
+    for number, (edit, source) in enumerate(zip(shown, sources, strict=True), 1):
+        left, right = bottom[number - 1].subgridspec(1, 2, wspace=0.06)
+        title = f"{number}   similarity {edit['similarity']:.2f}"
+        _zoom(_picture(figure.add_subplot(left), image, title), edit["cell"], n, size, ORANGE)
+        _zoom(_picture(figure.add_subplot(right), source), edit["candidate_cell"], n, size, BLUE)
     return figure
 
 
 def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
     """A line of text in several colours at the top of a figure."""
     texts = [
-        TextArea(text, textprops={"color": color, "fontsize": 15, "weight": "bold"})
+        TextArea(
+            text,
+            textprops={"color": color, "fontsize": 15, "weight": "bold", "parse_math": False},
+        )
         for text, color in words
     ]
     line = HPacker(children=texts, pad=0, sep=0)
@@ -291,16 +280,28 @@ def _picture(
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=9, color=color, loc="left")
+    axes.set_title(title, fontsize=9, color=color, loc="left", parse_math=False)
     return axes
 
 
-def _outline(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
-    """Frame a cell of an image of `size` pixels."""
+def _outline(axes: Axes, cell: int, n: int, size: int, color: str, text: str = "") -> None:
+    """Frame a cell of an image of `size` pixels, with a text in it."""
     row, column = divmod(cell, n)
     side = size / n
     corner = (column * side, row * side)
     axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=2))
+    if text:
+        label = axes.text(*(at + side / 2 for at in corner), text, color="white", weight="bold")
+        label.set(ha="center", va="center", fontsize=9)
+        label.set_path_effects([withStroke(linewidth=2, foreground="#000a")])
+
+
+def _zoom(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
+    """Show a cell's window of the image only, the cell framed."""
+    _outline(axes, cell, n, size, color)
+    x, y, side, _, _ = (at * size / n for at in window(cell, n))
+    axes.set_xlim(x, x + side)
+    axes.set_ylim(y + side, y)
 
 
 def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
@@ -322,5 +323,6 @@ def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
     axes.tick_params(labelsize=8)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("edits", fontsize=9)
-    axes.set_title(f"probability of {name}", fontsize=9, color=BLUE, loc="left")
+    title = f"probability of\n{name}"
+    axes.set_title(title, fontsize=9, color=BLUE, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SHOWN_PAIRS = 8
 _SHOWN_SKIPPED = 50
-_CURVE = (330, 74)  # of the plot of p_target, in CSS pixels
+_CURVE = (350, 150)  # of the plot of p_target, in CSS pixels
 
 
 def write_report(
@@ -115,9 +115,8 @@ def summary(results: RunResults) -> dict[str, Any]:
     """The figures at the top of the page.
 
     Returns:
-        accuracy, flipped (share of the explanations that had references), edits and seconds
-        (medians over them), each None where there is nothing to take it of; and the two charts as
-        SVG.
+        accuracy, flipped (share of the explanations that had references), edits and time (medians
+        over them), each None where there is nothing to take it of; and the two charts as SVG.
     """
     counts = results.info["counts"]
     table = results.table.filter(pc.field("status") == "explained")
@@ -128,10 +127,17 @@ def summary(results: RunResults) -> dict[str, Any]:
         "accuracy": counts["correct"] / counts["read"] if counts["read"] else None,
         "flipped": float(flipped.mean()) if len(table) else None,
         "edits": float(np.median(edits)) if len(table) else None,
-        "seconds": float(np.median(seconds)) if len(table) else None,
+        "time": duration(float(np.median(seconds))) if len(table) else None,
         "edits_chart": edits_chart(edits, flipped),
         "probability_chart": probability_chart(before, after),
     }
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: 1.2 ms, 34 ms, 5.6 s."""
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.1f} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
 
 
 def confused_pairs(results: RunResults) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import reference
-from tiny import N, PATCH, partition_weight, problems, tiny
+from tiny import PATCH, N, partition_weight, problems, tiny
 
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.cams import layercam
@@ -98,11 +98,8 @@ def test_the_saliency_can_be_another_attribution(case):
     expected = jax.nn.relu(
         layercam(model.clf, images, predicted) - layercam(model.clf, after, predicted)
     )
-    ours = METHODS["cce"](
-        model.clf, images, predicted, contrast, attribution=layercam, **options
-    )
+    ours = METHODS["cce"](model.clf, images, predicted, contrast, attribution=layercam, **options)
     np.testing.assert_allclose(ours, expected, atol=1e-6)
-
 
 
 def test_an_image_already_of_the_target_is_not_attacked(case):

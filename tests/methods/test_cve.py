@@ -50,8 +50,8 @@ def semantic(cells, candidates, weight, temperature, share):
 def check(out, expected):
     made, p, h = expected
     count = int(out.num_edits)
-    got = list(zip(out.edit_cell[:count].tolist(), out.edit_candidate[:count].tolist()))
-    assert got == made
+    got = np.stack([out.edit_cell[:count], out.edit_candidate[:count]], axis=-1)
+    assert [tuple(edit) for edit in got.tolist()] == made
     assert np.all(np.asarray(out.edit_cell)[count:] == -1)
     np.testing.assert_allclose(out.p_target[: count + 1], p, atol=1e-5)
     np.testing.assert_array_equal(out.cells, np.float32(h))

@@ -123,9 +123,7 @@ def test_scout(case, sp_sigma):
     if sp_sigma:
         cells = case.cells(to_torch(case.images))
         theirs = theirs * case.partition_weight(cells, case.predicted)
-    ours = METHODS["scout"](
-        case.clf, case.images, case.predicted, case.contrast, sp_sigma=sp_sigma
-    )
+    ours = METHODS["scout"](case.clf, case.images, case.predicted, case.contrast, sp_sigma=sp_sigma)
     assert_close(ours, theirs)
 
 
@@ -159,7 +157,7 @@ def test_pgd(case, attacked):
     ours = pgd(case.clf, case.images, case.contrast, **options)
     np.testing.assert_array_equal(ours.num_steps, counts)
     assert len(set(counts)) > 1
-    # A step is the sign of a gradient, which rounding may turn over where there is none to speak of.
+    # A step is the sign of a gradient, which rounding turns over where the gradient is next to 0.
     other = np.abs(np.asarray(ours.images) - theirs.permute(0, 2, 3, 1).numpy()) > 1e-6
     print(f"{other.mean():.1e} of the values differ")
     assert other.mean() < 1e-3
@@ -227,7 +225,7 @@ def test_cve(case, semantic):
     total = 0
     for b, cells in enumerate(case.cells(to_torch(case.images))):
         valid = np.asarray(bank.valid[contrast[b]])
-        candidates = tensor(bank.cells[contrast[b]])[valid]
+        candidates = tensor(bank.cells[contrast[b]])[torch.tensor(valid)]
         pairs = [(q, d) for q in range(16) for d in range(len(candidates))]
         bonus = torch.zeros(16, len(candidates))
         if semantic:
@@ -239,10 +237,8 @@ def test_cve(case, semantic):
             pairs.sort()
         made = exhaustive(case, cells, int(contrast[b]), candidates, pairs, bonus)
         count = int(out.num_edits[b])
-        got = list(
-            zip(out.edit_cell[b, :count].tolist(), out.edit_candidate[b, :count].tolist())
-        )
-        assert got == made
+        got = np.stack([out.edit_cell[b, :count], out.edit_candidate[b, :count]], axis=-1)
+        assert [tuple(edit) for edit in got.tolist()] == made
         total += count
     assert total > len(contrast)
 

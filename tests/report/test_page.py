@@ -169,7 +169,7 @@ def test_a_card(written):
     maps = {name: np.eye(N) for name in CORE_MAPS} | {"cam": np.eye(N), "bad": np.full((N, N), 0)}
     maps["bad"] = np.full((N, N), np.nan)
     card = page_module.card(row, image, maps)
-    assert card["curve"] == [(0, 66.6), (165, 37), (330, 7.4)]
+    assert card["curve"] == [(0, 135), (175, 75), (350, 15)]
     first, second = card["edits"]
     assert first["patch"] == "r0-40"
     assert (first["replaced"].row, first["replaced"].column) == (1, 1)
@@ -187,13 +187,18 @@ def test_the_figures_at_the_top(run, written):
     assert summary["accuracy"] == pytest.approx(1 / 5)
     assert summary["flipped"] == pytest.approx(2 / 3)
     assert summary["edits"] == 2
-    assert summary["seconds"] == 0.004
+    assert summary["time"] == "4.0 ms"
     pairs = page_module.confused_pairs(results)
     assert [(p["key"], p["count"]) for p in pairs] == [("1-0", 2), ("0-2", 1), ("1-2", 1)]
     numbers = [text for _, text in written.page.find("b")]
-    assert numbers[:5] == ["20.0 %", "4", "66.7 %", "2", "4 ms"]
+    assert numbers[:5] == ["20.0 %", "4", "66.7 %", "2", "4.0 ms"]
     for note in ("1 image without edits", "1 class without", "1 image skipped"):
         assert note in written.text
+
+
+def test_durations():
+    wanted = ["0.5 ms", "9.9 ms", "35 ms", "999 ms", "12.3 s"]
+    assert [page_module.duration(s) for s in (0.0005, 0.0099, 0.035, 0.999, 12.34)] == wanted
 
 
 def test_a_run_without_mistakes(tmp_path):
@@ -250,7 +255,18 @@ def test_one_explanation_as_a_figure(run, tmp_path):
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 3 + 2 * 3
     titles = [axes.get_title(loc="left") for axes in figure.axes]
-    assert titles[1:4] == ["spoke for finch & co", f"decides for {CLASSES[0]}", titles[3]]
+    assert titles[1:4] == [
+        "spoke for\nfinch & co",
+        f"decides for\n{CLASSES[0]}",
+        f"probability of\n{CLASSES[0]}",
+    ]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2", "3", "4"]
+    assert [frame.get_xy() for frame in pictures[0].patches] == [
+        (30, 30),
+        (40, 30),
+        (50, 30),
+        (0, 0),
+    ]
     # edit 0 replaces cell 24, in the middle: cells 2 to 5 of 7, at 10 pixels each
     assert titles[4] == "1   similarity 0.74"
     assert pictures[3].get_xlim() == (20, 50)
@@ -260,6 +276,6 @@ def test_one_explanation_as_a_figure(run, tmp_path):
     assert [line.get_ydata().tolist() for line in figure.axes[3].lines] == [
         pytest.approx([0.3, 0.45, 0.6, 0.75, 0.9])
     ]
-    assert "and 1 more" in [text.get_text() for text in figure.texts]
+    assert any("the first 3 of 4" in text.get_text() for text in figure.texts)
     figure.savefig(tmp_path / "card.png")
     assert re.match(rb"\x89PNG", (tmp_path / "card.png").read_bytes())

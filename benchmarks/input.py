@@ -1,0 +1,159 @@
+"""Does decoding keep up? Images a second of the input pipeline alone, and of a ResNet-50.
+
+    python benchmarks/input.py [--images 512] [--folder PHOTOS] [--workers 0 2] [--json FILE]
+
+The pipeline decodes JPEG photographs, resizes them (224 directly, and 256 with a centre crop) and
+batches them, as `fgvce explain` does; the forward pass is the plain classifier's, on the same
+machine. Photographs are drawn at the size that CUB's mostly have, 500 x 375, unless a folder of
+JPEG files is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import describe, machine, median_times
+
+from fgvce_jax.data.decode import decode
+from fgvce_jax.data.example import Example
+from fgvce_jax.data.pipeline import batches
+from fgvce_jax.models import ModelSpec, build
+
+IMAGE_SIZE = 224
+SIZES = {"224": None, "256, crop 224": 256}
+
+
+class Photos:
+    """JPEG files in memory, taken in turn; a dataset of `size` images, each decoded on access."""
+
+    keypoint_names: tuple[str, ...] = ()
+    part_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ("photo",)
+
+    def __init__(self, files: list[bytes], size: int):
+        self.files = files
+        self.labels = np.zeros(size, np.int32)
+        self.ids = [str(i) for i in range(size)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        file = self.files[index % len(self.files)]
+        return Example(decode(file, self.ids[index]), 0, self.ids[index])
+
+
+def draw_photo(seed: int, width: int = 500, height: int = 375) -> bytes:
+    """A JPEG file that costs what a photograph does: detail at every scale, about 100 KB."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3), np.float32)
+    for octave in range(1, 9):  # amplitudes fall with frequency as in natural images
+        coarse = rng.normal(size=(2**octave, 2**octave, 3)) / 2**octave
+        low, high = coarse.min(), coarse.max()
+        scaled = np.uint8(255 * (coarse - low) / (high - low))
+        big = Image.fromarray(scaled).resize((width, height), Image.Resampling.BICUBIC)
+        image += np.asarray(big, np.float32) / 255 * (high - low) + low
+    image = 255 * (image - image.min()) / (image.max() - image.min())
+    image += rng.normal(scale=4, size=image.shape)  # the camera's noise
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(np.clip(image, 0, 255))).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def pipeline_rate(
+    photos: Photos, batch_size: int, resize_to: int | None, num_workers: int, repeats: int
+) -> float:
+    """Median images a second from the first batch to the last, start-up left out."""
+    rates = []
+    for _ in range(repeats):
+        stream = batches(
+            photos, range(len(photos)), batch_size, IMAGE_SIZE, resize_to, num_workers=num_workers
+        )
+        next(stream)
+        start = time.perf_counter()
+        count = sum(len(batch.index) for batch in stream)
+        rates.append(count / (time.perf_counter() - start))
+    return float(np.median(rates))
+
+
+def forward_rate(batch_size: int, repeats: int) -> float:
+    """Images a second of a ResNet-50's plain forward pass, float32."""
+    clf = build(ModelSpec("resnet50"), 200, IMAGE_SIZE, jax.random.key(0))
+    forward = jax.jit(lambda clf, images: clf(images))
+    images = jnp.zeros((batch_size, IMAGE_SIZE, IMAGE_SIZE, 3)) + 0.5
+    (seconds,) = median_times([lambda: forward(clf, images)], repeats)
+    return batch_size / seconds
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=512, help="Read by the pipeline each time.")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--folder", type=Path, help="Of JPEG photographs.")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="Worker processes.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+
+    if arguments.folder:
+        paths = sorted(
+            p for p in arguments.folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg")
+        )
+        if not paths:
+            sys.exit(f"{arguments.folder}: no JPEG files")
+        files = [path.read_bytes() for path in paths]
+    else:
+        files = [draw_photo(seed) for seed in range(16)]
+    photos = Photos(files, arguments.images)
+
+    here = machine()
+    forward = forward_rate(arguments.batch, arguments.repeats)
+    rows: list[dict[str, Any]] = []
+    for (name, resize_to), workers in itertools.product(SIZES.items(), arguments.workers):
+        rate = pipeline_rate(photos, arguments.batch, resize_to, workers, arguments.repeats)
+        rows.append(
+            {
+                "preprocessing": name,
+                "worker_processes": workers,
+                "pipeline_images_per_s": rate,
+                "forward_images_per_s": forward,
+                "ratio": rate / forward,
+            }
+        )
+
+    mean = np.mean([len(file) for file in files]) / 1000
+    print(f"{describe(here)}; {len(files)} JPEG files of {mean:.0f} kB; batch {arguments.batch}")
+    print(f"ResNet-50 forward pass, float32: {forward:.1f} images/s")
+    print(f"{'resize':>14} {'workers':>8} {'pipeline images/s':>18} {'x forward':>10}")
+    for row in rows:
+        print(
+            f"{row['preprocessing']:>14} {row['worker_processes'] or 'threads':>8} "
+            f"{row['pipeline_images_per_s']:18.0f} {row['ratio']:10.1f}"
+        )
+    if arguments.json:
+        result = {
+            "machine": here,
+            "batch": arguments.batch,
+            "images": arguments.images,
+            "mean_file_kb": float(mean),
+            "drawn": arguments.folder is None,
+            "rows": rows,
+        }
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

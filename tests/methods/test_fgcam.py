@@ -1,0 +1,84 @@
+"""FG-CAM: relevance is handed down whole, and in proportion to positive contributions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import resnet, some_images, vgg
+from tiny import problems, tiny
+
+import fgvce_jax as fg
+from fgvce_jax.methods import METHODS
+from fgvce_jax.methods.fgcam import rules, shares, units_after
+from fgvce_jax.models import ModelSpec
+
+
+def test_shares_are_in_proportion_to_positive_contributions():
+    weights = np.float32([[1, 0, 2], [3, 0, 0], [0, 0, 2]])  # three inputs, three outputs
+    x = np.float32([2, 1, 1])
+    relevance = np.float32([10, 7, -3])
+    # Output 0 is 2 + 3, output 1 has no inputs and loses its 7, output 2 is 4 + 2.
+    (ours,) = shares(lambda x: x @ weights, (x,), relevance)
+    np.testing.assert_allclose(ours, [10 * 2 / 5 - 3 * 4 / 6, 10 * 3 / 5, -3 * 2 / 6], rtol=1e-6)
+
+
+def test_two_inputs_of_one_layer_share_its_relevance():
+    first, second = np.float32([1, 3]), np.float32([3, 1])
+    ours = shares(lambda a, b: a + 2 * b, (first, second), np.float32([14, 10]))
+    np.testing.assert_allclose(ours[0], [2, 6], rtol=1e-6)
+    np.testing.assert_allclose(ours[1], [12, 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("network", [resnet, vgg])
+def test_relevance_is_neither_made_nor_lost(network):
+    clf = network()
+    images, _ = some_images()
+    chain = clf.features.module()
+    chain.eval()
+
+    @jax.jit
+    def carried(images):
+        cells, back = rules(chain, (images - clf.features.mean) / clf.features.std)
+        relevance, sums = cells, [cells.sum((1, 2, 3))]  # only what is active is relevant
+        for name in reversed(chain.order):
+            relevance = back[name](relevance)
+            sums.append(relevance.sum((1, 2, 3)))
+        return cells, jnp.stack(sums), relevance
+
+    cells, sums, relevance = carried(images)
+    np.testing.assert_allclose(cells, clf.features(images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(sums, np.broadcast_to(sums[0], sums.shape), rtol=1e-3)
+    assert relevance.shape == images.shape
+    assert np.asarray(relevance).min() >= 0
+
+
+def test_stages():
+    clf = resnet()
+    chain = clf.features.module()
+    assert units_after(chain, "input") == chain.order
+    assert units_after(chain, None) == units_after(chain, "layer1")
+    assert units_after(chain, "layer2.0") == ("layer2.1", "layer3.0")
+    assert units_after(chain, "layer3") == ()
+    assert units_after(vgg().features.module(), None)[0] == "features.8"
+    with pytest.raises(fg.InputError, match=r"stage 'layer9': expected input, .*layer2\.1"):
+        units_after(chain, "layer9")
+
+
+def test_at_the_last_layer_it_is_the_map_it_starts_from():
+    clf = resnet(ModelSpec(widths=(4, 6), blocks=(1, 1), stem_stride=2), size=16)
+    images, classes = some_images(size=16)
+    for base in ("gradcam", "layercam", "scorecam"):
+        ours = METHODS["fgcam"](clf, images, classes, stage="layer2", base=base)
+        expected = METHODS[base](clf, images, classes)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_it_cannot_do():
+    clf = resnet(ModelSpec(widths=(4, 6), blocks=(1, 1), stem_stride=2), size=16)
+    images, classes = some_images(size=16)
+    with pytest.raises(fg.InputError, match="base 'ig': expected one of gradcam"):
+        METHODS["fgcam"](clf, images, classes, base="ig")
+    model = tiny()
+    images, classes, _ = problems(model)
+    with pytest.raises(fg.InputError, match="layers of a ResNet or VGG"):
+        METHODS["fgcam"](model.clf, images, classes)

@@ -1,0 +1,174 @@
+"""The command line as a user meets it: real digits, a folder of images, and what goes wrong."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgvce_jax import load_classifier
+from fgvce_jax.cli import main
+from fgvce_jax.data import open_dataset
+from fgvce_jax.results import read_run
+
+SMALL = ["--bank.per_class", "3", "--bank.top_m", "4", "--batch_size", "16"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A digits classifier that two epochs leave imperfect."""
+    out = tmp_path_factory.mktemp("digits") / "checkpoint"
+    assert (
+        main(["train", "--config", "configs/digits.yaml", "--epochs", "2", "--out", str(out)]) == 0
+    )
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def digits_run(checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--part_size", "150"]
+    assert main(["explain", *arguments, *SMALL, "--out", str(out)]) == 0
+    return out
+
+
+def test_the_mistakes_on_real_digits_are_explained(digits_run, checkpoint):
+    results = read_run(digits_run)
+    test = open_dataset("digits", "test")
+    clf = load_classifier(checkpoint)
+    images = np.stack([test[i].image for i in range(len(test))])
+    predicted = np.asarray(clf(images.astype(np.float32) / 255).argmax(-1))
+    wrong = np.flatnonzero(predicted != test.labels)
+    assert len(wrong) >= 3  # something to explain
+
+    table = results.table
+    assert table["index"].to_pylist() == wrong.tolist()
+    assert table["predicted"].to_pylist() == predicted[wrong].tolist()
+    assert table["target"].to_pylist() == test.labels[wrong].tolist()
+    assert results.info["counts"]["correct"] == len(test) - len(wrong)
+    assert np.mean(table["flipped"].to_pylist()) > 0.9
+
+    references = open_dataset("digits", "train")
+    for row in table.to_pylist():
+        assert row["num_edits"] == len(row["edits"]) == len(row["p_target"]) - 1
+        for edit in row["edits"]:
+            assert references.labels[edit["candidate_index"]] == row["target"]
+            assert references.ids[edit["candidate_index"]] == edit["candidate_image"]
+    maps = np.load(digits_run / "maps.npz")
+    assert maps["dominant"].shape == (len(wrong), 4, 4)
+    assert (digits_run / "report.html").read_text().count("birds") == 0
+
+
+def test_the_same_run_again_is_redone_and_another_is_refused(digits_run, checkpoint, capsys):
+    before = read_run(digits_run).table.drop_columns(["time_s"])
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--part_size", "150"]
+    assert main(["explain", *arguments, *SMALL, "--out", str(digits_run)]) == 0
+    assert read_run(digits_run).table.drop_columns(["time_s"]).equals(before)
+    other = [*SMALL, "--search.sigma", "0", "--out", str(digits_run)]
+    assert main(["explain", *arguments, *other]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "sigma" in error
+    assert "0.8" in error
+
+
+def test_a_report_is_written_again(digits_run):
+    before = (digits_run / "report.html").read_text()
+    (digits_run / "report.html").unlink()
+    assert main(["report", str(digits_run)]) == 0
+    assert (digits_run / "report.html").read_text() == before
+
+
+def test_a_folder_of_images_with_bad_files(checkpoint, tmp_path):
+    """The bad ones are named, skipped and counted; the others are explained."""
+    for split, count in (("train", 120), ("test", 80)):
+        digits = open_dataset("digits", split)
+        for i in range(count):
+            example = digits[i]
+            folder = tmp_path / "images" / split / str(example.label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(example.image).resize((48, 48)).save(folder / f"{i:04d}.png")
+    bad = tmp_path / "images" / "test" / "3"
+    (bad / "empty.png").write_bytes(b"")
+    (bad / "corrupt.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    Image.new("RGB", (1, 1)).save(bad / "dot.png")
+
+    out = tmp_path / "run"
+    arguments = ["--data.name", "folder", "--data.path", str(tmp_path / "images")]
+    arguments += ["--model.checkpoint", checkpoint, "--out", str(out), *SMALL]
+    assert main(["explain", *arguments]) == 0
+    info = json.loads((out / "run.json").read_text())
+    assert info["counts"]["skipped"] == 3
+    assert info["counts"]["read"] == 80
+    names = " ".join(entry["id"] for entry in info["skipped"])
+    assert all(name in names for name in ("empty.png", "corrupt.jpg", "dot.png"))
+    results = read_run(out)
+    assert results.info["counts"]["misclassified"] == results.table.num_rows > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.name", "cats"], "'cats': unknown; expected one of birds"),
+        (["--data.name", "folder", "--data.path", "{tmp}/nowhere"], "nowhere"),
+        (["--data.name", "folder", "--data.path", "{tmp}"], "no image"),
+        (["--data.name", "birds"], "expected one of the classifier's 10 classes"),
+        (["--data.name", "digits", "--model.checkpoint", "{tmp}/nothing"], "nothing"),
+        (
+            ["--model.checkpoint", "null", "--model.arch", "resnet51", "--model.weights", "x"],
+            "resn",
+        ),
+        (["--data.name", "digits", "--model.checkpoint", "null"], "expected --model.checkpoint"),
+        (["--data.name", "digits", "--split", "dev"], "'dev'"),
+        (["--data.name", "digits", "--bank.top_m", "1000"], "top_m 1000: expected 1 to 16"),
+        (["--data.name", "digits", "--distributed.process_id", "1"], "expected coordinator"),
+    ],
+)
+def test_bad_input_is_one_line_exit_2_and_nothing_left(
+    checkpoint, tmp_path, capsys, arguments, message
+):
+    out = tmp_path / "out"
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    common = ["--model.checkpoint", checkpoint, "--limit", "20", "--out", str(out)]
+    assert main(["explain", *common, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.strip().splitlines()[-1].startswith("fgvce: error:")
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--limit", "0"),
+        ("--batch_size", "-1"),
+        ("--part_size", "0"),
+        ("--bank.per_class", "0"),
+        ("--search.sigma", "-0.5"),
+        ("--search.max_iterations", "0"),
+        ("--dtype", "int8"),
+        ("--bank.size", "3"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(option, value, capsys, tmp_path):
+    try:
+        code = main(["explain", option, value, "--out", str(tmp_path / "out")])
+    except SystemExit as stop:  # the parser's own way out
+        code = stop.code
+    assert code == 2
+    assert option.lstrip("-").split(".")[-1] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nan_logits_are_named(checkpoint, tmp_path, capsys):
+    from dataclasses import replace
+
+    from fgvce_jax.models import save_classifier
+
+    clf = load_classifier(checkpoint)
+    broken = replace(clf, head=replace(clf.head, bias=clf.head.bias.at[1].set(np.nan)))
+    save_classifier(broken, tmp_path / "broken")
+    arguments = ["--data.name", "digits", "--model.checkpoint", str(tmp_path / "broken")]
+    assert main(["explain", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert "NaN" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
