@@ -49,11 +49,6 @@ def panel(
     save(figure, path)
 
 
-def caption(predicted: str, target: str) -> str:
-    """P and Q of an image, in two lines."""
-    return f"P: {predicted}\nQ: {target}"
-
-
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG of at most 256 colours: small, and enough for these pictures."""
     file = BytesIO()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pictures import caption, panel
+from pictures import panel
 from tables import (
     MEASURES,
     ROWS,
@@ -17,7 +17,7 @@ from tables import (
     score_table,
 )
 
-DEFAULT = [name for name in ROWS if not name.endswith(("_sp",))]
+DEFAULT = [name for name in ROWS if not name.endswith("_sp")]
 SHOWN = 4
 
 
@@ -37,10 +37,7 @@ def main() -> None:
     panel(
         options.out / "table1.png",
         study.images[:SHOWN],
-        [
-            caption(study.clf.class_names[p], study.clf.class_names[q])
-            for p, q in zip(study.predicted[:SHOWN], study.target[:SHOWN], strict=True)
-        ],
+        study.captions[:SHOWN],
         {
             ROWS[name].label.replace(", ", "\n"): (
                 ROWS[name].explains,

@@ -12,7 +12,6 @@ import csv
 import difflib
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +27,7 @@ import yaml
 from common import machine
 
 from fgvce_jax import assets
-from fgvce_jax.bank import Bank, build_bank, pad_batch
+from fgvce_jax.bank import Bank, build_bank, load_bank, pad_batch, save_bank
 from fgvce_jax.config import ExplainConfig, from_dict
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.pipeline import batches, image_loader, preprocess
@@ -37,6 +36,7 @@ from fgvce_jax.explain import Explanation, explain
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.cce import pgd
 from fgvce_jax.metrics import compactness, faithfulness, score
+from fgvce_jax.results import whole_file
 from fgvce_jax.run import LabelledAs, open_classifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,6 +132,15 @@ class Study:
         """Height and width of the images."""
         return self.images.shape[1:3]
 
+    @property
+    def captions(self) -> list[str]:
+        """P and Q of every image, in two lines."""
+        names = self.clf.class_names
+        return [
+            f"P: {names[p]}\nQ: {names[q]}"
+            for p, q in zip(self.predicted, self.target, strict=True)
+        ]
+
     @cached_property
     def fingerprint(self) -> str:
         """Of all that maps depend on."""
@@ -139,6 +148,13 @@ class Study:
         for leaf in jax.tree.leaves(self.clf):
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()[:12]
+
+    @property
+    def kept(self) -> Path:
+        """The folder of this study's maps and banks."""
+        folder = self.options.maps / self.fingerprint
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -183,10 +199,15 @@ class Study:
             raise InputError(f"dataset {self.config.data.name}: has no part masks; birds has them")
         return np.stack([[view(mask) for mask in sample] for sample in masks])
 
+    @property
+    def knows_parts(self) -> bool:
+        """Whether it is known in which parts classes differ."""
+        return self.config.data.name == "birds"
+
     @cached_property
     def differing(self) -> np.ndarray:
         """The parts in which P and Q differ, bool [N, M]."""
-        if self.config.data.name != "birds":
+        if not self.knows_parts:
             raise InputError(
                 f"dataset {self.config.data.name}: not known in which parts its classes differ; "
                 "for birds it is"
@@ -214,6 +235,16 @@ class Study:
         """Candidates for the targets that occur, with `Bank.image` an index of the split."""
         if top_m is not None:
             return best(self.bank(None, sigma), top_m)
+        path = self.kept / f"bank-{sigma}.npz"
+        key = {"fingerprint": self.fingerprint, "sigma": sigma}
+        if path.exists():
+            return load_bank(path, key)
+        bank = self._whole_bank(sigma)
+        with whole_file(path) as file:
+            save_bank(bank, file, key)
+        return bank
+
+    def _whole_bank(self, sigma: float) -> Bank:
         wanted = np.flatnonzero(np.isin(self.references.labels, self.target))
         place = {int(i): k for k, i in enumerate(wanted)}
 
@@ -425,9 +456,8 @@ def maps_of(study: Study, name: str, row: Row | None = None) -> Explained:
     """
     row = row or ROWS[name]
     options = study.options
-    folder = options.maps / study.fingerprint
     suffix = {"rise": f"-{options.rise_masks}", "ep": f"-{options.ep_iterations}"}.get(name, "")
-    path = folder / f"{name}{suffix}.npz"
+    path = study.kept / f"{name}{suffix}.npz"
     classes = study.predicted if row.explains == "P" else study.target
     if path.exists():
         with np.load(path) as kept:
@@ -435,11 +465,8 @@ def maps_of(study: Study, name: str, row: Row | None = None) -> Explained:
     found = row.explain(study)
     maps, own = found if isinstance(found, tuple) else (found, None)
     maps = np.asarray(maps, np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with whole_file(path) as file:
         np.savez(file, maps=maps, **({} if own is None else {"cells": own}))
-    temporary.replace(path)
     return Explained(maps, classes, study.cells if own is None else own)
 
 

@@ -1,7 +1,18 @@
-"""Several processes as one run: each takes its share, and they wait for each other by name."""
+"""Several processes as one run: they meet once, share the work by number, and part.
+
+JAX's coordination service ends every process that is connected to it with a crash report when one
+of them dies. So the processes are connected only until the run's folder is open. After that each
+writes its own parts there, and process 0 watches the folder.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
@@ -15,14 +26,14 @@ class Processes:
     """This process among those of the run.
 
     Attributes:
-        index: Which one it is; process 0 opens the run, builds the bank and merges the results.
+        index: Which one it is; process 0 opens the run and puts the results together.
         count: How many there are.
         timeout_s: How long they wait for each other, in seconds.
     """
 
     index: int = 0
     count: int = 1
-    timeout_s: int = 300
+    timeout_s: float = 300
 
     @property
     def primary(self) -> bool:
@@ -33,31 +44,40 @@ class Processes:
         """This process's items: every `count`-th, so that shares differ by one at most."""
         return items[self.index :: self.count]
 
-    def wait(self, moment: str) -> None:
-        """Return when every process has come to `moment`, a name used once in a run.
+    def part(self) -> None:
+        """Return when every process has come here, each on its own from now on."""
+        if self.count > 1:
+            with _deadline(self.timeout_s):
+                jax.distributed.shutdown()  # a barrier, by default
+
+    def wait_for_parts(self, done: Callable[[], set[int]], count: int) -> None:
+        """Return when all parts are there, whoever writes them.
 
         Raises:
-            InputError: One did not within the timeout.
+            InputError: No new part came for `timeout_s` seconds.
         """
-        if self.count == 1:
-            return
-        from orbax.checkpoint import multihost
-
-        try:
-            multihost.get_barrier_sync_fn()(key=moment, timeout_ms=self.timeout_s * 1000)
-        except Exception as error:  # the coordination service raises types of its own
-            raise InputError(
-                f"process {self.index} of {self.count}: not every process came to {moment!r} "
-                f"within {self.timeout_s} s; the parts written so far are whole, and running "
-                f"again continues from them"
-            ) from error
+        seen, since = done(), time.monotonic()
+        while len(seen) < count:
+            time.sleep(0.1)
+            now = done()
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self.timeout_s:
+                missing = sorted(set(range(count)) - seen)
+                raise InputError(
+                    f"distributed: no new part within {self.timeout_s:g} s and {len(missing)} of "
+                    f"{count} are missing, from part {missing[0]} (process "
+                    f"{missing[0] % self.count} of {self.count}); those written are whole, and "
+                    f"running again continues from them"
+                )
 
 
 def join(config: DistributedConfig) -> Processes:
     """Connect to the other processes; call it before anything touches a device.
 
     Raises:
-        InputError: Incomplete addresses, or not every process was there within the timeout.
+        InputError: The addresses are incomplete. A process that is not there within the timeout
+            ends this one, with exit code 2.
     """
     explicit = (config.coordinator, config.num_processes, config.process_id)
     if not config.cluster and all(value is None for value in explicit):
@@ -66,19 +86,36 @@ def join(config: DistributedConfig) -> Processes:
         raise InputError(
             "distributed: expected coordinator, num_processes and process_id together, or cluster"
         )
-    # A process that dies must not take the others' results with it: they end by themselves, at
-    # the next moment they wait for it.
-    jax.config.update("jax_enable_recoverability", True)
-    try:
+    with _deadline(config.timeout_s):
         jax.distributed.initialize(
             *explicit,
-            initialization_timeout=config.timeout_s,
-            heartbeat_timeout_seconds=config.timeout_s,
-            shutdown_timeout_seconds=config.timeout_s,
+            # Longer than the deadline, which ends the process in better words.
+            initialization_timeout=config.timeout_s + 60,
+            shutdown_timeout_seconds=config.timeout_s + 60,
         )
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"distributed: not every process was there within {config.timeout_s} s "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    return Processes(jax.process_index(), jax.process_count(), config.timeout_s)
+        return Processes(jax.process_index(), jax.process_count(), config.timeout_s)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """End the process, with exit code 2 and a line that says why, if the block takes longer.
+
+    JAX itself ends it with a crash report when its own timeout runs out, and nothing that the
+    block could catch.
+    """
+
+    def give_up() -> None:
+        print(
+            f"fgvce: error: distributed: not every process was there within {seconds:g} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

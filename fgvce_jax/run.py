@@ -47,37 +47,40 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         InputError: See the modules that read the classifier, the data and the folder.
     """
     processes = processes or Processes()
-    started = time.perf_counter()
-    clf = open_classifier(config.model)
-    if config.dtype != "float32":
-        clf = clf.astype(config.dtype)
-    dataset = LabelledAs(open_dataset(config.data.name, config.split, config.data.path), clf)
-    references = LabelledAs(
-        open_dataset(config.data.name, config.reference_split, config.data.path), clf
-    )
-    count = min(len(dataset), config.limit or len(dataset))
-    parts = [
-        range(start, min(start + config.part_size, count))
-        for start in range(0, count, config.part_size)
-    ]
     if processes.primary:
         run = open_run(folder, asdict(config))
-        processes.wait("the run is open")
+        processes.part()
     else:
-        processes.wait("the run is open")
+        processes.part()
         run = open_run(folder, asdict(config), primary=False)
 
     with run:
+        started = time.perf_counter()
+        clf = open_classifier(config.model)
+        if config.dtype != "float32":
+            clf = clf.astype(config.dtype)
+        dataset, references = (
+            LabelledAs(open_dataset(config.data.name, split, config.data.path), clf)
+            for split in (config.split, config.reference_split)
+        )
+        count = min(len(dataset), config.limit or len(dataset))
+        parts = [
+            range(start, min(start + config.part_size, count))
+            for start in range(0, count, config.part_size)
+        ]
         if run.resumed and processes.primary:
             say(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
-        bank = _bank(config, clf, references, folder, processes)
+        bank = _bank(config, clf, references, folder, keep=processes.primary)
         loaded = time.perf_counter()
         explainer = Explainer(config, clf, bank, dataset, references.ids)
         todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
         with stage("Explaining mistakes", sum(len(parts[i]) for i in todo)) as advance:
             for i in todo:
                 run.write_part(i, list(explainer.records(parts[i], advance)))
-        processes.wait("every part is written")
+        everything = set(range(len(parts)))  # also when process 0 has put it all together
+        processes.wait_for_parts(
+            lambda: run.done if run.parts.exists() else everything, len(parts)
+        )
         if not processes.primary:
             return
         done = time.perf_counter()
@@ -105,10 +108,8 @@ def report(
 ) -> Path:
     """Write report.html from what a run left in `folder`."""
     view = partial(preprocess, image_size=clf.image_size, resize_to=clf.resize_to)
-    with stage("Writing the report", 1) as advance:
-        path = write_report(folder, dataset, references, view)
-        advance(1)
-    return path
+    with stage("Writing the report", len(read_run(folder).table)) as advance:
+        return write_report(folder, dataset, references, view, advance=advance)
 
 
 class LabelledAs:
@@ -160,9 +161,9 @@ def _bank(
     clf: Classifier,
     references: LabelledAs,
     folder: Path,
-    processes: Processes,
+    keep: bool,
 ) -> Bank:
-    """The run's bank: kept in its folder, built by process 0 where it is not there."""
+    """The run's bank, read from its file, or built and, if wanted, kept there."""
     path = Path(config.bank_file) if config.bank_file else folder / "bank.npz"
     key = {
         "classifier": _fingerprint(clf),
@@ -174,20 +175,20 @@ def _bank(
         "sigma": config.search.sigma,
     }
     bank = None
-    if processes.primary:
-        if path.exists():
-            try:
-                bank = load_bank(path, key)
-            except InputError as error:
-                say(f"{error}; building it again")
-        if bank is None:
-            bank = _build_bank(config, clf, references)
+    if path.exists():
+        try:
+            bank = load_bank(path, key)
+        except InputError as error:
+            say(f"{error}; building it again")
+    if bank is None:
+        bank = _build_bank(config, clf, references)
+        if keep:
             with whole_file(path) as file:
                 save_bank(bank, file, key)
+    if keep:
         for k in bank.missing():
             say(f"class {clf.class_names[k]}: no reference image is classified correctly")
-    processes.wait("the bank is built")
-    return bank or load_bank(path, key)
+    return bank
 
 
 def _build_bank(config: ExplainConfig, clf: Classifier, references: LabelledAs) -> Bank:

@@ -433,4 +433,4 @@ def test_memory_of_a_merge_does_not_grow_with_the_split(tmp_path):
                 pa.set_memory_pool(before)
         return pool.max_memory()
 
-    assert peak(32) < 1.5 * peak(4)
+    assert peak(32) < 3 * peak(4)  # all parts at once would be 8 times

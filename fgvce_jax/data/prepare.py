@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 from fgvce_jax.errors import InputError
+from fgvce_jax.progress import console, say
 
-log = logging.getLogger(__name__)
+_NOTES_SHOWN = 20
 
 
 def prepare(
@@ -37,19 +37,22 @@ def prepare(
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        TaskID,
         TextColumn,
-        TimeRemainingColumn,
+        TimeElapsedColumn,
     )
 
     builders = {"cub": _cub, "dogs": _dogs}
     if name not in builders:
         raise InputError(f"{name}: unknown dataset; expected one of {', '.join(builders)}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bar:
-        task = bar.add_task(name, total=None)
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{name}: {what}", completed=done, total=total)
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
 
         builder = builders[name]()(
             source=from_path,
@@ -57,21 +60,27 @@ def prepare(
             data_dir=None if data_dir is None else os.path.expanduser(data_dir),
             report=report,
         )
-        if builder.data_path.exists():
+        folder = Path(builder.data_dir)
+        if folder.exists():
             if keypoints is not None and not builder.info.metadata["keypoint_names"]:
                 raise InputError(
-                    f"{builder.data_dir}: prepared without keypoints; expected another data "
-                    "folder, or none there"
+                    f"{folder}: prepared without keypoints; expected another data folder, or "
+                    "none there"
                 )
-            log.info("%s: prepared already", builder.data_dir)
-            return Path(builder.data_dir)
+            say(f"{folder}: prepared already")
+            return folder
         try:
             builder.download_and_prepare()
         except OSError as error:
             raise InputError(f"{error}; what was written before is kept, run again") from error
+    notes = builder.info.metadata["notes"]
+    for note in notes[:_NOTES_SHOWN]:
+        say(note)
+    if len(notes) > _NOTES_SHOWN:
+        say(f"... and {len(notes) - _NOTES_SHOWN} more such lines, kept in metadata.json")
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
-    log.info("%s: %s", builder.data_dir, ", ".join(f"{n} {split}" for split, n in counts.items()))
-    return Path(builder.data_dir)
+    say(f"{folder}: {', '.join(f'{n} {split} images' for split, n in counts.items())}")
+    return folder
 
 
 def _cub():

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import io
 import itertools
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +34,6 @@ from fgvce_jax.errors import InputError, UnreadableImage
 
 if TYPE_CHECKING:
     from jaxtyping import Float
-
-log = logging.getLogger(__name__)
 
 IMAGES_PER_SHARD = 500  # about 50 MB; what an interrupted preparation has to write again at most
 PIXEL_CENTRE = 0.5  # annotators click on whole pixels; an `Example` measures from the corner
@@ -168,17 +165,15 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
     def _log_download_done(self) -> None:
         """Nothing: `prepare` says where the records are."""
 
-    def listing(self, files: Files) -> Listing:
-        """What the official lists in `files`, and the keypoint file, say."""
-        return self._list(files, Path(self._keypoints).expanduser() if self._keypoints else None)
-
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable]]:
         if self._source is None:
             archives = self._download(dl_manager)
             files = open_all(archives, self.ARCHIVES, self.partial_dir, self._report)
         else:
             files = open_files(self._source, self.ARCHIVES, self.partial_dir, self._report)
-        listing = self.listing(files)
+        self._report("reading lists", 0, 1)
+        listing = self._list(files, Path(self._keypoints).expanduser() if self._keypoints else None)
+        self._report("reading lists", 1, 1)
         for split, images in listing.splits.items():
             if not any(image.file for image in images):
                 raise InputError(
@@ -304,8 +299,6 @@ def _check_images(files: Files, listing: Listing, report: Report) -> list[str]:
                 f"outside image {image.id} of {size[0]} x {size[1]} pixels; taken as not visible"
             )
             points[p, 2] = 0
-    for note in notes:
-        log.warning("%s", note)
     return notes
 
 
@@ -322,6 +315,9 @@ def _fingerprint(files: Files, listing: Listing) -> str:
 
 class Records:
     """One split of a prepared dataset, a `Dataset`.
+
+    Attributes:
+        notes: What was found wrong with single images of either split when they were prepared.
 
     Args:
         split: "train" or "test".
@@ -348,6 +344,7 @@ class Records:
         self.class_names: tuple[str, ...] = tuple(
             map(self.readable, builder.info.features["label"].names)
         )
+        self.notes = tuple(metadata["notes"])
         self._absent = metadata["absent"]
         self._records = builder.as_data_source(
             split=split, decoders={"image": tfds.decode.SkipDecoding()}

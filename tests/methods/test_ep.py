@@ -37,8 +37,6 @@ def test_a_mask_is_the_smooth_maximum_of_parameters_around(step, sigma):
     assert whole.shape == ((side - 1 + 2 * kernel.margin) * step + 1,) * 2
     expected = naive_mask(parameters, 11, step, sigma)
     np.testing.assert_allclose(inside(whole, (11, 11), kernel), expected, rtol=1e-4, atol=1e-6)
-    mirrored = smooth_mask(jnp.asarray(parameters[::-1]), kernel)
-    np.testing.assert_allclose(mirrored[::-1], whole, rtol=1e-4, atol=1e-6)
 
 
 def test_the_pyramid_goes_from_blurred_to_sharp():
@@ -65,7 +63,7 @@ def test_a_mask_picks_a_level_of_the_pyramid_at_each_pixel():
 def contrast(x):
     """Two classes: how sharp the stripes are in the upper half and in the lower half."""
     steps = jnp.abs(x[:, :, 1:] - x[:, :, :-1]).sum(-1)
-    return 0.5 * jnp.stack([steps[:, :16].sum((1, 2)), steps[:, 16:].sum((1, 2))], -1)
+    return 0.05 * jnp.stack([steps[:, :16].sum((1, 2)), steps[:, 16:].sum((1, 2))], -1)
 
 
 def test_the_search_keeps_what_speaks_for_the_class():
@@ -73,8 +71,7 @@ def test_the_search_keeps_what_speaks_for_the_class():
     stripes[:, :, ::2] = 1
     clf = fg.Classifier(lambda x: x, contrast, 2, 32)
     options = {"step": 4, "sigma": 6.0, "area": 0.15}
-    ep = METHODS["ep"]
-    masks = np.asarray(ep(clf, stripes, jnp.array([0, 1]), iterations=200, **options))
+    masks = np.asarray(METHODS["ep"](clf, stripes, jnp.array([0, 1]), chunk=1, **options))
     assert masks.min() >= 0
     assert masks.max() <= 1
     upper, lower = masks[:, :16].mean((1, 2)), masks[:, 16:].mean((1, 2))
@@ -82,11 +79,8 @@ def test_the_search_keeps_what_speaks_for_the_class():
     assert lower[1] > 4 * upper[1]
     # The wanted area is a share of the mask with its margins, here 45 x 45 pixels.
     area = (masks > 0.5).mean((1, 2)) * 32**2 / 45**2
-    assert (area > 0.05).all()
-    assert (area < 0.25).all()
-    # One image at a time, the same.
-    single = ep(clf, stripes, jnp.array([0, 1]), iterations=200, chunk=1, **options)
-    np.testing.assert_allclose(single, masks, atol=1e-3)
+    assert (area > 0.1).all()
+    assert (area < 0.2).all()
 
 
 def test_the_first_step_follows_the_gradient_and_stays_in_range():
@@ -106,7 +100,7 @@ def test_the_first_step_follows_the_gradient_and_stays_in_range():
         wanted[int(whole.size * 0.7) :] = 1
         return lower - upper - 300 * jnp.mean((jnp.sort(whole.ravel()) - wanted) ** 2)
 
-    moved = np.clip(start + 0.01 * jax.grad(energy)(start), 0, 1)
+    moved = np.clip(start + 0.01 * jax.jit(jax.grad(energy))(start), 0, 1)
     expected = inside(smooth_mask(moved, kernel), (16, 16), kernel)
     np.testing.assert_allclose(ours[0], expected, rtol=1e-4)
     assert np.abs(moved - start).max() > 1e-3

@@ -46,7 +46,7 @@ def test_gbp_is_the_gradient_where_no_negative_one_arises():
 def test_gbp_needs_relus_that_it_can_replace():
     model = tiny()
     images, classes, _ = problems(model)
-    with pytest.raises(fg.InputError, match="user's own functions"):
+    with pytest.raises(fg.InputError, match="of the user's own"):
         METHODS["gbp"](model.clf, images, classes)
 
 

@@ -1,4 +1,4 @@
-"""The methods that explain one class, on ResNet-50 and VGG-16, at the least size with 2 x 2 cells."""
+"""The methods that explain one class, on ResNet-50 and VGG-16 with 2 x 2 cells."""
 
 import jax
 import numpy as np
@@ -37,8 +37,7 @@ def run(names, arguments):
 
 @pytest.mark.parametrize("names", [PIXELS, MAPS], ids=["pixels", "maps"])
 def test_maps_are_there_and_finite(problem, names):
-    clf, images, _ = problem
-    size = clf.image_size
+    size = problem[0].image_size
     sides = dict.fromkeys(PIXELS, size) | dict.fromkeys(MAPS, 2) | {"fgcam": -(-size // 4)}
     for name, maps in run(names, problem).items():
         maps = np.asarray(maps)

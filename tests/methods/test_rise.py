@@ -8,7 +8,7 @@ from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.rise import random_mask, shifted_upsampling
 
 
-@pytest.mark.parametrize("chunk", [4, 10, 64])
+@pytest.mark.parametrize("chunk", [4, 64])
 def test_rise_is_the_mean_of_masks_weighted_by_probability(chunk):
     model = tiny(sharpness=2.0)
     images, classes, _ = problems(model, count=3)
@@ -23,21 +23,22 @@ def test_drawn_masks_are_those_of_the_key_whatever_the_chunk():
     model = tiny(sharpness=2.0)
     images, classes, _ = problems(model, count=2)
     key = jax.random.key(5)
-    draw = jax.vmap(lambda i: random_mask(jax.random.fold_in(key, i), (12, 12), 3, 0.3))
+    draw = jax.jit(jax.vmap(lambda i: random_mask(jax.random.fold_in(key, i), (12, 12), 3, 0.3)))
     masks = draw(np.arange(9))
     expected = METHODS["rise"](model.clf, images, classes, masks=masks, p=0.3)
-    for chunk in (4, 9):
-        drawn = METHODS["rise"](
-            model.clf, images, classes, key=key, num_masks=9, grid=3, p=0.3, chunk=chunk
-        )
-        np.testing.assert_allclose(drawn, expected, rtol=1e-5)
-    other = METHODS["rise"](model.clf, images, classes, num_masks=9, grid=3, p=0.3)
-    assert np.abs(other - expected).max() > 1e-3
+
+    def drawn(key):
+        options = {"num_masks": 9, "grid": 3, "p": 0.3, "chunk": 4}
+        return METHODS["rise"](model.clf, images, classes, key=key, **options)
+
+    np.testing.assert_allclose(drawn(key), expected, rtol=1e-5)
+    assert np.abs(drawn(jax.random.key(6)) - expected).max() > 1e-3
 
 
 def test_masks_keep_their_share_and_are_shifted():
     keys = jax.random.split(jax.random.key(0), 400)
-    masks = np.asarray(jax.vmap(lambda key: random_mask(key, (28, 21), 7, 0.5))(keys))
+    draw = jax.jit(jax.vmap(lambda key: random_mask(key, (28, 21), 7, 0.5)))
+    masks = np.asarray(draw(keys))
     assert masks.shape == (400, 28, 21)
     assert masks.min() >= 0
     assert masks.max() <= 1 + 1e-6

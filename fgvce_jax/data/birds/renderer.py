@@ -125,8 +125,83 @@ class Pose(NamedTuple):
         return Points(flat.x * self.mirror / self.scale, flat.y / self.scale)
 
 
-def _draw_pose(key, size: int) -> Pose:
-    u = jax.random.uniform(key, (14,), minval=-1, maxval=1)
+class Chance(NamedTuple):
+    """All that is random about a picture, drawn before anything is painted.
+
+    Numbers lie in [-1, 1] where the comment does not say otherwise.
+    """
+
+    pose: Float[Array, "14"]
+    backdrop: Int[Array, ""]  # a row of _BACKDROPS
+    backdrop_colours: Float[Array, "3 3"]
+    spots: Float[Array, "4 4"]  # [0, 1]
+    perch: Float[Array, "4"]
+    twig: Float[Array, "5"]  # [0, 1]
+    leaves: Float[Array, "leaves 5"]  # [0, 1]
+    foliage: Float[Array, "3"]
+    light: Float[Array, "8"]
+    noise: Float[Array, ""]  # [0, 1]
+    colours: Float[Array, "8 3"]  # normal
+    broad: Float[Array, "S S"]
+    other: Float[Array, "S S"]
+    dapples: Float[Array, "S S"]
+    grain: Float[Array, "S S"]
+    pixels: Float[Array, "S S"]
+
+
+def _draw(key, size: int) -> Chance:
+    # Numbers are drawn in few large blocks: each call of the generator costs compile time.
+    k_pose, k_back, k_colour, k_noise, k_front, k_light, k_pixels = jax.random.split(key, 7)
+    k_perch, k_grain = jax.random.fold_in(k_back, 1), jax.random.fold_in(k_colour, 1)
+    k = _splits((k_back, k_front, k_light), 6)
+    k_backdrop, k_tones, k_broad, k_other, k_spots, _ = k[0]
+    k_twig, k_leaves, k_foliage, *_ = k[1]
+    k_values, k_dapples, *_ = k[2]
+    u = _uniforms(
+        (k_pose, k_tones, k_spots, k_perch, k_twig, k_leaves, k_foliage, k_values, k_noise), 16
+    )
+    octaves = _splits((k_broad, k_other, k_dapples, k_grain), 4)
+    broad, other, dapples = (2, 4, 8, 16), (3, 7, 13), (3, 6)
+    coarse = _uniforms((*octaves[0], *octaves[1, :3], *octaves[2, :2]), 17 * 17)
+    fine = _uniforms(octaves[3, :2], 56 * 56)
+    return Chance(
+        pose=2 * u[0, :14] - 1,
+        backdrop=jax.random.randint(k_backdrop, (), 0, len(_BACKDROPS)),
+        backdrop_colours=2 * u[1, :9].reshape(3, 3) - 1,
+        spots=u[2].reshape(4, 4),
+        perch=2 * u[3, :4] - 1,
+        twig=u[4, :5],
+        leaves=u[5, : 5 * LEAVES].reshape(LEAVES, 5),
+        foliage=2 * u[6, :3] - 1,
+        light=2 * u[7, :8] - 1,
+        noise=u[8, 0],
+        colours=jax.random.normal(k_colour, (len(sp.PART_NAMES) + 2, 3)),
+        broad=_clouds(coarse[:4], size, broad, 0.45),
+        other=_clouds(coarse[4:7], size, other, 0.5),
+        dapples=_clouds(coarse[7:], size, dapples, 0.6),
+        grain=_clouds(fine, size, (24, 55), 0.8),
+        pixels=_pixel_noise(k_pixels, size),
+    )
+
+
+def _splits(keys, count: int):
+    """Splits several keys at once: [len(keys), count]."""
+    return jax.vmap(lambda key: jax.random.split(key, count))(jnp.stack(keys))
+
+
+def _uniforms(keys, count: int) -> Float[Array, "keys count"]:
+    """A row of `count` numbers in [0, 1) for each key."""
+    return jax.vmap(lambda key: jax.random.uniform(key, (count,)))(jnp.stack(keys))
+
+
+def _pixel_noise(key, size: int) -> Float[Array, "S S"]:
+    """Roughly normal noise with standard deviation 0.15: the mean of four random bytes."""
+    words = jax.random.bits(key, (size, size), jnp.uint32)
+    total = sum(((words >> shift) & 255).astype(jnp.float32) for shift in (0, 8, 16, 24))
+    return 0.5 * (total / 510 - 1)
+
+
+def _pose(u: Float[Array, "14"], size: int) -> Pose:
     scale = size * (0.42 + 0.055 * u[0])
     pitch = -0.22 + 0.22 * u[1]
     head = from_frame(Points(0.40 + 0.03 * u[2], -0.33 + 0.05 * u[3]), Points(0.0, 0.0), pitch)
@@ -159,13 +234,16 @@ def _interpolation(size: int, cells: int) -> np.ndarray:
     return weights
 
 
-def _clouds(key, size: int, octaves: tuple[int, ...], decay: float) -> Float[Array, "S S"]:
-    """Value noise around 0 within about [-1, 1], summed over grids of `octaves` cells a side."""
+def _clouds(nodes, size: int, octaves: tuple[int, ...], decay: float) -> Float[Array, "S S"]:
+    """Value noise around 0 within about [-1, 1], summed over grids of `octaves` cells a side.
+
+    `nodes` [octaves, at least (cells + 1)**2] are the values on the grids, in [0, 1].
+    """
     total, amplitude = 0.0, 1.0
-    for cells, octave_key in zip(octaves, jax.random.split(key, len(octaves)), strict=True):
+    for cells, values in zip(octaves, nodes, strict=True):
         weights = _interpolation(size, cells)
-        nodes = jax.random.uniform(octave_key, (cells + 1, cells + 1), minval=-1, maxval=1)
-        total = total + amplitude * (weights @ nodes @ weights.T)
+        grid = 2 * values[: (cells + 1) ** 2].reshape(cells + 1, cells + 1) - 1
+        total = total + amplitude * (weights @ grid @ weights.T)
         amplitude *= decay
     return total
 
@@ -184,17 +262,15 @@ def _plane(colour) -> Float[Array, "3 1 1"]:
     return jnp.asarray(colour)[:, None, None]
 
 
-def _backdrop(key, pixel: Points, size: int) -> Float[Array, "3 S S"]:
+def _backdrop(chance: Chance, pixel: Points, size: int) -> Float[Array, "3 S S"]:
     """An out-of-focus background: three colours mixed by noise, and a few soft lights."""
-    k = jax.random.split(key, 6)
-    colours = jnp.asarray(_BACKDROPS)[jax.random.randint(k[0], (), 0, len(_BACKDROPS))]
-    colours = colours + 0.08 * jax.random.uniform(k[1], (3, 3), minval=-1, maxval=1)
-    broad = _clouds(k[2], size, (2, 4, 8, 16), 0.45)
-    other = _clouds(k[3], size, (3, 7, 13), 0.5)
+    colours = jnp.asarray(_BACKDROPS)[chance.backdrop] + 0.08 * chance.backdrop_colours
     height = pixel.y / size - 0.5
-    rgb = _mix(_plane(colours[0]), _plane(colours[1]), _ramp(broad + 1.2 * height, -0.7, 0.8))
-    rgb = _mix(rgb, _plane(colours[2]), 0.7 * _ramp(other, 0.15, 0.9))
-    for u in jax.random.uniform(k[4], (4, 4)):
+    rgb = _mix(
+        _plane(colours[0]), _plane(colours[1]), _ramp(chance.broad + 1.2 * height, -0.7, 0.8)
+    )
+    rgb = _mix(rgb, _plane(colours[2]), 0.7 * _ramp(chance.other, 0.15, 0.9))
+    for u in chance.spots:
         spot = Points(pixel.x - size * u[0], pixel.y - size * u[1])
         glow = 0.22 * u[3] * _ramp(-disc(spot, size * (0.05 + 0.10 * u[2])), -0.01 * size, 1.0)
         rgb = _mix(rgb, _plane(colours[2]) * 1.15, glow)
@@ -217,7 +293,7 @@ def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered
 
     Written for one sample: `vmap` it over keys and labels. `size` is static.
     """
-    k_pose, k_back, k_colour, k_front, k_leaf, k_light, k_noise = jax.random.split(key, 7)
+    chance = _draw(key, size)
     kinds = jnp.asarray(np.array(sp.CLASSES, np.int32))[label]
 
     def of(part: int, rows, field: str):
@@ -225,10 +301,9 @@ def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered
 
     grid = jnp.arange(size, dtype=jnp.float32) + 0.5
     pixel = Points(*jnp.meshgrid(grid, grid, indexing="xy"))
-    pose = _draw_pose(k_pose, size)
+    pose = _pose(chance.pose, size)
     p = pose.from_pixels(pixel)
-    jitter = COLOUR_JITTER * jax.random.normal(k_colour, (len(sp.PART_NAMES) + 2, 3))
-    grain = _clouds(jax.random.fold_in(k_colour, 1), size, (24, 55), 0.8)
+    jitter, grain = COLOUR_JITTER * chance.colours, chance.grain
 
     def colour(part: int, rgb):
         return _plane(rgb + jitter[part])
@@ -237,10 +312,10 @@ def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered
         """Opacity of a shape: its edge is one pixel wide."""
         return jnp.clip(0.5 - distance * pose.scale, 0, 1)
 
-    canvas = Canvas(_backdrop(k_back, pixel, size), jnp.full((size, size), _NOTHING, jnp.int32))
+    canvas = Canvas(_backdrop(chance, pixel, size), jnp.full((size, size), _NOTHING, jnp.int32))
 
     # Perch: a branch under the feet, crossing the whole picture.
-    u = jax.random.uniform(jax.random.fold_in(k_back, 1), (4,), minval=-1, maxval=1)
+    u = chance.perch
     thickness = 0.085 + 0.03 * u[0]
     branch = bend(to_frame(p, Points(0.05, pose.perch + thickness), 0.08 * u[1]), 0.05 * u[2])
     furrows = 0.12 * grain + 0.06 * jnp.sin(60 * branch.y + 9 * branch.x)
@@ -367,9 +442,8 @@ def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered
     wing_centre = from_frame(Points(0.20, -0.10 * 0.04), shoulder, pose.wing_angle)
     wing_tip = from_frame(Points(0.58, -0.10 * 0.58**2), shoulder, pose.wing_angle)
 
-    canvas = _foreground(k_leaf, canvas, pixel, pose, grain, size)
-    rgb = _light(k_light, canvas.rgb, pixel, size)
-    rgb = rgb + NOISE * _pixel_noise(k_noise, jax.random.uniform(k_front), size)
+    canvas = _foreground(chance, canvas, pixel, pose, size)
+    rgb = _light(chance, canvas.rgb, pixel, size) + NOISE * chance.noise * chance.pixels
 
     points = (beak_tip, eye, crest_tip, breast, wing_centre, wing_tip, tail_tip, feet[1], feet[0])
     owners = (_BEAK, _BODY, _CREST, _BODY, _WING, _WING, _TAIL, _LEGS, _LEGS)
@@ -380,23 +454,21 @@ def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered
     )
 
 
-def _foreground(key, canvas: Canvas, pixel: Points, pose: Pose, grain, size: int) -> Canvas:
+def _foreground(chance: Chance, canvas: Canvas, pixel: Points, pose: Pose, size: int) -> Canvas:
     """Leaves and a twig between the bird and the viewer."""
-    k_twig, k_leaves, k_tone = jax.random.split(key, 3)
-    tone = jax.random.uniform(k_tone, (3,), minval=-1, maxval=1)
-    green = jnp.array([0.36, 0.52, 0.22]) + jnp.array([0.16, 0.04, 0.04]) * tone
+    green = jnp.array([0.36, 0.52, 0.22]) + jnp.array([0.16, 0.04, 0.04]) * chance.foliage
 
-    u = jax.random.uniform(k_twig, (5,))
+    u = chance.twig
     there = u[0] < TWIG_CHANCE
     at = Points(size * (0.2 + 0.6 * u[1]), size * (0.2 + 0.6 * u[2]))
     twig = bend(to_frame(pixel, at, np.pi * u[3]), (u[4] - 0.5) * 0.6 / size)
     thickness = size * 0.016 * (1 + 0.4 * jnp.sin(0.08 * twig.x))
-    shade = 1.15 - 0.3 * twig.y / (0.02 * size) + 0.15 * grain
+    shade = 1.15 - 0.3 * twig.y / (0.02 * size) + 0.15 * chance.grain
     canvas = canvas.paint(
         there * jnp.clip(0.5 - (jnp.abs(twig.y) - thickness), 0, 1),
         _plane([0.38, 0.29, 0.20]) * shade,
     )
-    for u in jax.random.uniform(k_leaves, (LEAVES, 5)):
+    for u in chance.leaves:
         at = Points(
             pose.centre.x + pose.scale * 1.7 * (u[1] - 0.5),
             pose.centre.y + pose.scale * 1.5 * (u[2] - 0.5),
@@ -406,7 +478,7 @@ def _foreground(key, canvas: Canvas, pixel: Points, pose: Pose, grain, size: int
         # A leaf is the lens where two discs overlap.
         lens = disc(Points(q.x, jnp.abs(q.y) + 0.8 * length), 1.28 * length)
         veins = 0.08 * jnp.sin(q.x * 1.6 + jnp.abs(q.y))
-        blade = 0.75 + 0.25 * _ramp(jnp.abs(q.y), 0.2, 1.0) + veins + 0.08 * grain
+        blade = 0.75 + 0.25 * _ramp(jnp.abs(q.y), 0.2, 1.0) + veins + 0.08 * chance.grain
         canvas = canvas.paint(
             (u[0] < LEAF_CHANCE) * jnp.clip(0.5 - lens, 0, 1),
             _plane(green * (0.8 + 0.5 * u[4])) * blade,
@@ -414,22 +486,14 @@ def _foreground(key, canvas: Canvas, pixel: Points, pose: Pose, grain, size: int
     return canvas
 
 
-def _light(key, rgb, pixel: Points, size: int) -> Float[Array, "3 S S"]:
+def _light(chance: Chance, rgb, pixel: Points, size: int) -> Float[Array, "3 S S"]:
     """Brightness, contrast, tint, a gradient across the picture and dappled shade."""
-    k_values, k_shade = jax.random.split(key)
-    u = jax.random.uniform(k_values, (8,), minval=-1, maxval=1)
+    u = chance.light
     across = ((pixel.x / size - 0.5) * u[0] + (pixel.y / size - 0.5) * u[1]) * 2 * LIGHT
-    shade = 1 - SHADOW * jnp.abs(u[2]) * _ramp(_clouds(k_shade, size, (3, 6), 0.6), 0.1, 0.6)
+    shade = 1 - SHADOW * jnp.abs(u[2]) * _ramp(chance.dapples, 0.1, 0.6)
     gain = (1 + LIGHT * u[3] * 0.8 + across) * shade
     tint = _plane(1 + TINT * u[4:7])
     return ((rgb - 0.5) * (1 + 0.6 * LIGHT * u[7]) + 0.5) * gain * tint
-
-
-def _pixel_noise(key, strength, size: int) -> Float[Array, "S S"]:
-    """Grey noise, roughly normal with standard deviation 0.3 * strength."""
-    words = jax.random.bits(key, (size, size), jnp.uint32)
-    total = sum(((words >> shift) & 255).astype(jnp.float32) for shift in (0, 8, 16, 24))
-    return strength * 0.5 * (total / 510 - 1)
 
 
 def _keypoints(part, points, owners) -> Float[Array, "P 3"]:

@@ -24,17 +24,17 @@ PARTS = (
     "tail",
     "throat",
 )
-BACKGROUND = (128, 128, 128)
+BACKGROUND = (255, 255, 255)
 RADIUS = 6  # of a painted part, in pixels
 
 
 def colour(part: int) -> tuple[int, int, int]:
-    """A part's colour; any two differ by at least 100 in a channel, as they do from grey."""
+    """A part's colour; any two differ by at least 100 in a channel, as they do from white."""
     return tuple((0, 110, 255)[(part + 1) // 3**k % 3] for k in range(3))
 
 
 def paint(width: int, height: int, parts: np.ndarray) -> np.ndarray:
-    """A grey image with a square of each visible part's colour around its pixel."""
+    """A white image with a square of each visible part's colour around its pixel."""
     image = np.full((height, width, 3), BACKGROUND, np.uint8)
     for part, (x, y, visible) in enumerate(parts):
         if visible:
@@ -42,6 +42,25 @@ def paint(width: int, height: int, parts: np.ndarray) -> np.ndarray:
             columns = slice(max(int(x) - RADIUS, 0), int(x) + RADIUS + 1)
             image[rows, columns] = colour(part)
     return image
+
+
+def draw_species(root: Path, side: int, seed: int = 0) -> None:
+    """Draw images/ anew from the annotation files in `root`: a colour for each class, in weather.
+
+    What is drawn varies so much that a small classifier takes some classes for others.
+    """
+    rng = np.random.default_rng(seed)
+    names = dict(line.split() for line in (root / "images.txt").read_text().splitlines())
+    labels = dict(
+        line.split() for line in (root / "image_class_labels.txt").read_text().splitlines()
+    )
+    colours = np.random.default_rng(1).uniform(40, 215, (1 + max(map(int, labels.values())), 3))
+    for image_id, name in names.items():
+        weather = rng.normal(scale=25, size=(6, 6, 3)) + rng.normal(scale=20, size=3)
+        small = np.clip(colours[int(labels[image_id])] + weather, 0, 255).astype(np.uint8)
+        path = root / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(path, "JPEG")
 
 
 def place_parts(rng: np.random.Generator, width: int, height: int) -> np.ndarray:

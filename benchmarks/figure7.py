@@ -1,0 +1,139 @@
+"""Fig. 7: what saliency partition (SP) and the selection of top-m candidates cost and save.
+
+(a) Time of an explanation with and without them. (b) Edits for different m.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from pictures import save
+from tables import Results, Study, Table, choose, parser, run
+
+from fgvce_jax.config import SearchConfig
+from fgvce_jax.explain import explain_features
+from fgvce_jax.heads import searchable
+
+WAYS = {
+    "sp_sel": ("SP and selection (top 10)", 0.8, 10),
+    "sp": ("SP, no selection", 0.8, None),
+    "sel": ("selection (top 10), no SP", 0.0, 10),
+    "neither": ("neither", 0.0, None),
+}
+TOP_M = (1, 5, 10, 20, None)
+SIZES = {f"m{m or 'all'}": ("all cells" if m is None else f"m = {m}", 0.8, m) for m in TOP_M}
+REPEATS = 5
+
+
+def measure(study: Study, sigma: float, top_m: int | None) -> dict[str, Any]:
+    """Milliseconds of every search, the sample's features given, and its edits."""
+    bank, head = study.bank(top_m, sigma), searchable(study.clf.head)
+    config = SearchConfig(**asdict(replace(study.config.search, sigma=sigma)))
+    devices = (jax.local_devices()[0],)
+
+    def search(i):
+        return explain_features(
+            head,
+            bank,
+            study.cells[i : i + 1],
+            study.target[i : i + 1],
+            config=config,
+            devices=devices,
+        )
+
+    jax.block_until_ready(search(0))
+    seconds = np.zeros((REPEATS, len(study)))
+    edits, flipped = [], []
+    for repeat in range(REPEATS):
+        for i in range(len(study)):
+            start = time.perf_counter()
+            found = jax.block_until_ready(search(i))
+            seconds[repeat, i] = time.perf_counter() - start
+            if repeat == 0:
+                edits.append(int(found.num_edits[0]))
+                flipped.append(bool(found.flipped[0]))
+    return {
+        "milliseconds": np.round(1000 * np.median(seconds, axis=0), 3).tolist(),
+        "edits": edits,
+        "flipped": flipped,
+        "candidates": bank.cells.shape[1],
+    }
+
+
+def draw(study: Study, rows: dict[str, Any], known: dict[str, tuple]) -> Figure:
+    """(a) bars of milliseconds, (b) histograms of edits."""
+    figure = Figure(figsize=(8.5, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ways = [name for name in rows if name in WAYS]
+    for place, name in enumerate(ways):
+        values = rows[name]["milliseconds"]
+        left.bar(place, np.median(values), color="#e8590c" if name == "sp_sel" else "#adb5bd")
+        low, high = np.percentile(values, [25, 75])
+        left.plot([place, place], [low, high], color="#343a40", linewidth=1.5)
+    left.set_xticks(range(len(ways)), [known[n][0].replace(", ", "\n") for n in ways], fontsize=6)
+    left.set_ylabel("ms a sample, search alone", fontsize=7)
+    left.set_title("(a) median and quartiles", fontsize=8)
+    sizes = [name for name in rows if name in SIZES]
+    most = max((max(rows[name]["edits"]) for name in sizes), default=1)
+    for place, name in enumerate(sizes):
+        counts = np.bincount(rows[name]["edits"], minlength=most + 1)
+        right.barh(
+            np.arange(most + 1) + 0.8 * (place / len(sizes) - 0.5) + 0.08,
+            counts,
+            0.8 / len(sizes),
+            label=known[name][0],
+        )
+    right.set_xlabel(f"of {len(study)} samples", fontsize=7)
+    right.set_ylabel("edits", fontsize=7)
+    right.set_title("(b) edits until the prediction changes", fontsize=8)
+    right.legend(fontsize=6, frameon=False)
+    for axis in (left, right):
+        axis.tick_params(labelsize=6)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def main() -> None:
+    """Measure, print, write, draw."""
+    known = WAYS | SIZES
+    options = parser(__doc__, list(known)).parse_args()
+    names = choose("method", options.methods, known)
+    study = Study(options)
+    results = Results("figure7", study, repeats=REPEATS)
+    rows = results.measure(names, lambda name: measure(study, *known[name][1:]))
+    table = [
+        [
+            known[name][0],
+            found["candidates"],
+            float(np.median(found["milliseconds"])),
+            float(np.mean(found["edits"])),
+            float(np.median(found["edits"])),
+            max(found["edits"]),
+            f"{sum(found['flipped'])} of {len(study)}",
+        ]
+        for name, found in rows.items()
+    ]
+    columns = [
+        "Search",
+        "Candidates",
+        "ms a sample, median",
+        "Edits, mean",
+        "median",
+        "most",
+        "Flipped",
+    ]
+    notes = [
+        f"Time of the search and the maps for one sample's features, median of {REPEATS}; the "
+        "forward pass and the bank are not in it."
+    ]
+    results.finish(Table(columns, table, notes))
+    save(draw(study, rows, known), options.out / "figure7.png")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,129 @@
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fgvce_jax import evaluate as module
+from fgvce_jax.config import ExplainConfig
+from fgvce_jax.data.example import Example
+from fgvce_jax.errors import InputError, UnreadableImage
+from fgvce_jax.evaluate import evaluate, evaluation_table
+from fgvce_jax.results import CORE_MAPS, Edit, Record, open_run
+
+N, SIZE = 4, 8  # the classifier's images; those on disk are twice as large
+
+
+class Images:
+    """16 x 16 images with two keypoints: `points[i]` are (x, y) in the classifier's 8 x 8."""
+
+    def __init__(self, points, names=("head", "tail")):
+        self.points, self.keypoint_names = points, names
+
+    def __getitem__(self, index):
+        if self.points[index] is None:
+            raise UnreadableImage(f"{index}.png", "empty file")
+        keypoints = np.float32([[2 * x, 2 * y, 1] for x, y in self.points[index]])
+        return Example(np.zeros((16, 16, 3), np.uint8), 0, f"{index}.png", keypoints)
+
+
+# Cells are 2 x 2 pixels: (1, 1) is in cell 0, (3, 1) in cell 1, (7, 7) in cell 15.
+QUERIES = Images([None, [(1, 1), (3, 1)], [(7, 7), (1, 1)]])
+REFERENCES = Images([[(7, 7), (3, 1)], [(1, 1), (5, 5)]])
+
+
+def one_cell(cell):
+    values = np.zeros(N * N, np.float32)
+    values[cell] = 1
+    return values.reshape(N, N)
+
+
+def record(index, edits, invariant):
+    maps = dict.fromkeys(CORE_MAPS, one_cell(5)) | {
+        "invariant": one_cell(invariant),
+        "contributions_before": np.full((N, N), 0.25, np.float32),
+    }
+    return Record(
+        index,
+        f"{index}.png",
+        0,
+        "explained",
+        predicted=1,
+        flipped=True,
+        edits=tuple(Edit(old, "", image, new, 0.5) for old, image, new in edits),
+        p_target=[0.1] * (len(edits) + 1),
+        time_s=0.1,
+        maps=maps,
+    )
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The folder of a run of two explanations."""
+    records = [
+        # head for tail: near 1, same 0; tail for tail: near 1, same 1; nothing for nothing: 0, 0
+        record(1, [(0, 0, 1), (1, 0, 1), (9, 1, 3)], invariant=0),
+        # head for head: near 1, same 1
+        record(2, [(15, 1, 0)], invariant=6),
+    ]
+    with open_run(tmp_path / "run", asdict(ExplainConfig())) as out:
+        out.write_part(0, records)
+        out.merge(("a", "b"), 1, {})
+        out.finish()
+    splits = {"test": QUERIES, "train": REFERENCES}
+    monkeypatch.setattr(module, "open_dataset", lambda name, split, path: splits[split])
+    clf = SimpleNamespace(image_size=SIZE, resize_to=None)
+    monkeypatch.setattr(module, "open_classifier", lambda config: clf)
+    return tmp_path / "run"
+
+
+def test_measures_by_hand(run):
+    found = evaluate(run)
+    assert json.loads(json.dumps(found)) == found
+    assert found["explanations"] == 2
+    assert found["keypoints"] == {
+        "first_edits": 2,
+        "near_kp_first": 100.0,
+        "same_kp_first": 50.0,
+        "all_edits": 4,
+        "near_kp_all": 75.0,
+        "same_kp_all": 50.0,
+    }
+    # A corner cell of 2 x 2 pixels upsampled: 1, 3/4, 1/4 along an axis; above 1/2 are the
+    # products of 1 and 3/4, 2 x 2 pixels. One keypoint, at (1, 1), lies among them. The second
+    # image's map has none.
+    invariant = found["invariant"]
+    assert invariant["counted"] == 1
+    assert invariant["without_keypoint"] == 1
+    assert invariant["pixels"] == 4
+    assert invariant["keypoints"] == 1
+    assert invariant["contribution"] == pytest.approx(0.25)
+    assert found["dominant"]["counted"] == 0
+    assert found["dominant"]["pixels"] is None
+
+
+def test_the_table_names_them(run):
+    lines = evaluation_table(evaluate(run)).splitlines()
+    assert lines[0].split() == ["explanations", "2"]
+    assert lines[3].split() == ["first", "2", "100.0%", "50.0%"]
+    assert lines[4].split() == ["all", "4", "75.0%", "50.0%"]
+    assert lines[7].split() == ["invariant", "4", "1.00", "0.2500", "1", "1"]
+    assert lines[8].split() == ["dominant", "—", "—", "—", "0", "2"]
+
+
+def test_a_dataset_without_keypoints(run, monkeypatch):
+    monkeypatch.setattr(module, "open_dataset", lambda *_: Images([], names=()))
+    with pytest.raises(InputError, match="has no keypoints, expected one that has"):
+        evaluate(run)
+
+
+def test_an_image_that_is_gone(run, monkeypatch):
+    monkeypatch.setattr(QUERIES, "points", [None, None, None])
+    with pytest.raises(InputError, match=r"1\.png: empty file; the run had read it"):
+        evaluate(run)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(InputError, match="expected the folder of a run"):
+        evaluate(tmp_path)

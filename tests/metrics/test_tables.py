@@ -1,0 +1,137 @@
+"""What the benchmarks' tables are made of, without running one."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import problems
+import pytest
+
+import fgvce_jax as fg
+from fgvce_jax.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import tables
+
+CLF_SIZE, CLASSES = 12, 3
+
+
+def study(out, **settings):
+    return SimpleNamespace(
+        options=SimpleNamespace(out=out, rise_masks=500, ep_iterations=800),
+        settings={"images": 2} | settings,
+        clf=SimpleNamespace(class_names=("a", "b"), spec=None),
+        config=SimpleNamespace(data=SimpleNamespace(name="birds")),
+        ids=("x.png", "y.png"),
+        predicted=np.array([0, 1]),
+        target=np.array([1, 0]),
+    )
+
+
+def test_unknown_names_are_answered_with_those_known():
+    assert tables.choose("method", "gradcam, ig", tables.ROWS) == ["gradcam", "ig"]
+    with pytest.raises(InputError, match=r"method 'grad_cam': expected one of gbp, ig.*gradcam\?"):
+        tables.choose("method", "ig,grad_cam", tables.ROWS)
+
+
+def test_a_script_exits_with_2(capsys):
+    def main():
+        tables.open_preset("no such preset")
+
+    with pytest.raises(SystemExit) as ended:
+        tables.run(main)
+    assert ended.value.code == 2
+    assert "preset 'no such preset': expected birds" in capsys.readouterr().err
+
+
+def test_every_row_of_the_paper_has_a_row():
+    keys = {row.paper for row in tables.ROWS.values()}
+    for table in ("table1", "table3"):
+        assert set(tables.PAPER[table]["rows"]) <= keys
+
+
+def test_the_papers_figures_stand_beside_its_own_dataset_only(tmp_path):
+    birds = study(tmp_path)
+    assert tables.paper_scores(birds, "gradcam", "table1") is None
+    cub = study(tmp_path)
+    cub.config.data.name, cub.clf.spec = "cub", SimpleNamespace(arch="vgg16_bn")
+    expected = {"insertion": 24.87, "deletion": 11.95, "compactness": 4.92}
+    assert tables.paper_scores(cub, "gradcam", "table1") == expected
+    cub.clf.spec.arch = "resnet50"
+    assert tables.paper_scores(cub, "ce_sp", "table3")["deletion"] == 16.29
+    cub.clf.spec.arch = "small_resnet"
+    assert tables.paper_scores(cub, "gradcam", "table1") is None
+
+
+def test_results_continue(tmp_path):
+    calls = []
+
+    def measure(name):
+        calls.append(name)
+        if name == "calm":
+            raise InputError("calm: needs its head")
+        return {"scores": {"insertion": [1.0, None]}, "excluded": ["y.png"], "empty": 0}
+
+    tables.Results("t", study(tmp_path)).measure(["a", "calm"], measure)
+    again = tables.Results("t", study(tmp_path))
+    rows = again.measure(["a", "calm", "b"], measure)
+    assert calls == ["a", "calm", "calm", "b"]  # what is missing is tried again
+    assert rows["calm"]["missing"] == "calm: needs its head"
+    with pytest.raises(InputError, match="holds results with images 2, expected 3"):
+        tables.Results("t", study(tmp_path, images=3))
+
+
+def test_a_table_says_what_is_missing_and_what_was_left_out(tmp_path, capsys):
+    kinds = {
+        "a": tables.Row("A", "P", None),
+        "calm": tables.Row("CALM", "P", None),
+    }
+    rows = {
+        "a": {"scores": {"insertion": [10.0, None, 20.0]}, "excluded": ["y.png"], "empty": 1},
+        "calm": {"missing": "calm: needs its head"},
+    }
+    table = tables.score_table(study(tmp_path), rows, ["insertion"], kinds, "table1")
+    assert table.rows == [["A", "P", "15.0 ± 5.0"], ["CALM", "P", None]]
+    assert table.notes == [
+        "A: 1 maps hold NaN and are left out (y.png).",
+        "A: 1 maps have no positive value.",
+        "CALM: — because calm: needs its head.",
+    ]
+    results = tables.Results("t", study(tmp_path))
+    results.finish(table)
+    printed = capsys.readouterr().out
+    assert "| CALM   | P     | —           |" in printed
+    assert json.loads((tmp_path / "t.json").read_text())["table"]["rows"] == table.rows
+    assert (tmp_path / "t.csv").read_text().splitlines()[1] == "A,P,15.0 ± 5.0"
+
+
+def test_nan_maps_have_no_scores(tmp_path):
+    explained = tables.Explained(np.zeros((2, 4, 4)), np.array([0, 1]), np.ones((2, 4, 4, 3)))
+    explained.maps[1, 2, 2] = np.nan
+    one = study(tmp_path)
+    one.images = np.zeros((2, 8, 8, 3))
+    one.batched = lambda function, *arrays: {m: np.ones(2) for m in tables.MEASURES}
+    scores = tables.scores_of(one, explained, ["insertion", "deletion"])
+    np.testing.assert_array_equal(scores["insertion"], [1, np.nan])
+
+
+def test_the_best_of_a_whole_bank_is_a_smaller_bank():
+    rng = np.random.default_rng(0)
+    head = problems.planted(rng, n=4, channels=6, classes=CLASSES)[0]
+    images = rng.uniform(size=(30, CLF_SIZE, CLF_SIZE, 3)).astype(np.float32)
+    kernel = rng.normal(size=(27, 6)).astype(np.float32)
+
+    def features(kernel, images):
+        patches = images.reshape(-1, 4, 3, 4, 3, 3).swapaxes(2, 3)
+        return jax.nn.relu(patches.reshape(-1, 4, 4, 27) @ kernel)
+
+    clf = fg.Classifier(jax.tree_util.Partial(features, kernel), head, CLASSES, CLF_SIZE)
+    labels = np.asarray(clf(images)).argmax(-1)
+    whole = fg.build_bank(clf, images, labels, 4, None)
+    small, expected = tables.best(whole, 3), fg.build_bank(clf, images, labels, 4, 3)
+    assert jax.tree.structure(small) == jax.tree.structure(expected)
+    for ours, theirs in zip(jax.tree.leaves(small), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

@@ -1,0 +1,111 @@
+"""Real processes on loopback: one run, split; and what happens when one is missing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from fgvce_jax.cli import main
+from fgvce_jax.models import ModelSpec, build, save_classifier
+from fgvce_jax.results import read_run
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = textwrap.dedent("""
+    import sys, time
+    sys.path.insert(0, sys.argv[1])
+    import fgvce_jax.results as results
+    write = results.Run.write_part
+    def slowly(self, number, records):
+        time.sleep(float(sys.argv[2]))
+        write(self, number, records)
+    results.Run.write_part = slowly
+    from fgvce_jax.cli import main
+    raise SystemExit(main(sys.argv[3:]))
+""")
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """`fgvce explain` on digits with a classifier that knows very little."""
+    folder = tmp_path_factory.mktemp("classifier") / "checkpoint"
+    spec = ModelSpec("small_resnet", widths=(8, 16), blocks=(1, 1), stem_stride=2)
+    clf = build(spec, 10, 32, jax.random.key(1), class_names=[str(k) for k in range(10)])
+    save_classifier(clf, folder)
+    return (
+        ["explain", "--data.name", "digits", "--model.checkpoint", str(folder), "--limit", "120"]
+        + ["--batch_size", "16", "--part_size", "16"]
+        + ["--bank.per_class", "2", "--bank.top_m", "3"]
+    )
+
+
+def start(arguments, process, port, *, count=2, timeout=60, pause=0.0):
+    with socket.socket() as probe:
+        if port is None:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    together = [
+        *("--distributed.coordinator", f"127.0.0.1:{port}"),
+        *("--distributed.num_processes", str(count), "--distributed.process_id", str(process)),
+        *("--distributed.timeout_s", str(timeout)),
+    ]
+    command = [sys.executable, "-c", PROGRAM, str(ROOT), str(pause), *arguments, *together]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True), port
+
+
+def test_two_processes_give_what_one_gives(arguments, tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert main([*arguments, "--out", str(alone)]) == 0
+    first, port = start([*arguments, "--out", str(shared)], 0, None)
+    second, _ = start([*arguments, "--out", str(shared)], 1, port)
+    for process in (first, second):
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors[-2000:]
+
+    one, two = read_run(alone), read_run(shared)
+    assert two.info["processes"] == 2
+    assert one.table.num_rows > 50
+    assert one.table.drop_columns(["time_s"]).equals(two.table.drop_columns(["time_s"]))
+    assert one.predictions.equals(two.predictions)
+    for name, values in one.maps.items():
+        np.testing.assert_array_equal(values, two.maps[name])
+
+
+def test_a_process_that_never_comes_is_said(arguments, tmp_path):
+    process, _ = start([*arguments, "--out", str(tmp_path / "run")], 1, None, timeout=3)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.strip().splitlines()[-1] == (
+        "fgvce: error: distributed: not every process was there within 3 s"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_leaves_whole_results_and_a_clear_error(arguments, tmp_path, victim):
+    folder = tmp_path / "run"
+    here = [*arguments, "--out", str(folder)]
+    dying, port = start(here, victim, None, timeout=8, pause=0.4)
+    living, _ = start(here, 1 - victim, port, timeout=8, pause=0.4)
+    parts = folder / "parts"
+    while not (parts.exists() and len(list(parts.glob("part-*"))) >= 2):
+        assert dying.poll() is None, dying.communicate()[1][-2000:]
+        time.sleep(0.05)
+    os.kill(dying.pid, signal.SIGKILL)
+    _, errors = living.communicate(timeout=120)
+    assert living.returncode == 2
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("fgvce: error: distributed: no new part within 8 s")
+    assert f"(process {victim} of 2)" in last
+
+    assert main(here) == 0  # alone, it continues
+    counts = read_run(folder).info["counts"]
+    assert counts["read"] == 120
