@@ -121,11 +121,7 @@ def planted_problem(
     dtype: str = "float32",
     seed: int = 0,
 ) -> Problem:
-    """Random weights and images, and candidates that carry evidence for their class.
-
-    Candidates of class c are cells of the images plus some of c's own direction. How much, and
-    which class is called correct for which image, is chosen so that the search takes 3 to 8 edits.
-    """
+    """Random weights and images, and candidates that carry evidence for their class."""
     keys = iter(jax.random.split(jax.random.key(seed), 8))
     clf = build(ModelSpec(arch, cut), classes, image_size, next(keys))
     clf = _with_busy_branches(clf, next(keys)).astype(dtype)
@@ -134,20 +130,36 @@ def planted_problem(
     coarse = jax.random.uniform(next(keys), (batch, 7, 7, 3))
     images = 0.3 * images + 0.7 * jax.image.resize(coarse, images.shape, "cubic").clip(0, 1)
     cells = _features_in_batches(clf, images)
-    clf = _with_spread_head(clf, cells)
-    directions = _directions(clf.head, cells.mean(0))
+    head, bank, labels, edits = plant(
+        clf.head, cells, classes=classes, per_class=per_class, top_m=top_m, seed=seed
+    )
+    return Problem(replace(clf, head=head), images, labels, bank, edits)
 
+
+def plant(
+    head: Any, cells: jax.Array, *, classes: int, per_class: int, top_m: int, seed: int = 0
+) -> tuple[Any, Bank, np.ndarray, np.ndarray]:
+    """A head that tells the feature maps apart, and a bank and labels that give it real work.
+
+    Candidates of class c are cells of the images plus some of c's own direction. How much, and
+    which class is called correct for which image, is chosen so that the search takes 3 to 8 edits.
+
+    Returns:
+        The head, the bank, and the label and number of edits of each feature map.
+    """
+    head = _spread(head, cells)
+    directions = _directions(head, cells.mean(0))
     real = jax.random.choice(
-        next(keys), cells.reshape(-1, cells.shape[-1]), (classes, per_class * top_m)
+        jax.random.key(seed), cells.reshape(-1, cells.shape[-1]), (classes, per_class * top_m)
     )
     evidence = directions[:, None] * jnp.linalg.norm(cells.std(0).mean((0, 1)))
     # More evidence, fewer edits. Every strength is tried on a few classes per image.
-    for strength in (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0):
+    for strength in (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0):
         candidates = jnp.maximum(real + strength * evidence, 0)
-        bank = _bank(clf, candidates, per_class, top_m)
-        labels, edits = _choose_labels(clf, bank, cells, np.random.default_rng(seed))
+        bank = _bank(head, candidates, per_class, top_m)
+        labels, edits = _choose_labels(head, bank, cells, np.random.default_rng(seed))
         if np.all((edits >= FEWEST) & (edits <= MOST)):
-            return Problem(clf, images, labels, bank, edits)
+            return head, bank, labels, edits
     raise RuntimeError(f"no strength gives {FEWEST} to {MOST} edits for every image: {edits}")
 
 
@@ -178,7 +190,7 @@ def _features_in_batches(clf: Classifier, images: jax.Array, size: int = 16) -> 
     )
 
 
-def _with_spread_head(clf: Classifier, cells: jax.Array) -> Classifier:
+def _spread(head: Any, cells: jax.Array) -> Any:
     """The head made to look at what tells images apart.
 
     Random features differ more between places than between images. What all images have in common
@@ -196,14 +208,13 @@ def _with_spread_head(clf: Classifier, cells: jax.Array) -> Classifier:
         scale = 2 / (logits - logits.mean(0)).std().clip(1e-9)
         return kernel * scale, (bias - logits.mean(0)) * scale
 
-    head = clf.head
     if isinstance(head, PooledLinear):
         head = replace(head, kernel=blind(head.kernel))
         head = PooledLinear(*spread(head, head.kernel, head.bias))
     elif isinstance(head, Dense):
         head = replace(head, kernel=blind(head.kernel))
         head = replace(head, layers=(*head.layers[:-1], spread(head, *head.layers[-1])))
-    return replace(clf, head=head)
+    return head
 
 
 @jax.jit
@@ -215,7 +226,7 @@ def _directions(head: Any, cells: jax.Array) -> jax.Array:
 
 
 def _choose_labels(
-    clf: Classifier, bank: Bank, cells: jax.Array, rng: np.random.Generator, tries: int = 12
+    head: Any, bank: Bank, cells: jax.Array, rng: np.random.Generator, tries: int = 16
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each image, a class whose search takes 3 to 8 edits, where one of `tries` does.
 
@@ -226,8 +237,8 @@ def _choose_labels(
     config = SearchConfig(max_iterations=MOST + 1, chunk=min(16, len(cells)))
     labels, edits = np.zeros(len(cells), np.int32), np.full(len(cells), 10**6)
     for _ in range(tries):
-        trial = rng.integers(clf.num_classes, size=len(cells)).astype(np.int32)
-        out: Explanation = search(searchable(clf.head), bank, cells, trial, config)
+        trial = rng.integers(len(bank.cells), size=len(cells)).astype(np.int32)
+        out: Explanation = search(searchable(head), bank, cells, trial, config)
         found = np.where(out.flipped, out.num_edits, 10**6)
         inside = (found >= FEWEST) & (found <= MOST)
         better = inside & (np.abs(found - wanted) < np.abs(edits - wanted))
@@ -235,14 +246,14 @@ def _choose_labels(
     return labels, edits
 
 
-def _bank(clf: Classifier, cells: jax.Array, per_class: int, top_m: int) -> Bank:
+def _bank(head: Any, cells: jax.Array, per_class: int, top_m: int) -> Bank:
     """A bank that holds `cells` [K, N, C]."""
     k, count, _ = cells.shape
     return jax.device_get(
         Bank(
             cells=cells,
             norms=jnp.linalg.norm(cells, axis=-1),
-            prepared=searchable(clf.head).prepare(cells),
+            prepared=searchable(head).prepare(cells),
             valid=jnp.ones((k, count), bool),
             image=jnp.tile(jnp.arange(count, dtype=jnp.int32) // top_m, (k, 1)),
             cell=jnp.tile(jnp.arange(count, dtype=jnp.int32) % top_m, (k, 1)),

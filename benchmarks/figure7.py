@@ -36,16 +36,15 @@ def measure(study: Study, sigma: float, top_m: int | None) -> dict[str, Any]:
     config = SearchConfig(**asdict(replace(study.config.search, sigma=sigma)))
     devices = (jax.local_devices()[0],)
 
-    def search(i):
-        return explain_features(
-            head,
-            bank,
-            study.cells[i : i + 1],
-            study.target[i : i + 1],
-            config=config,
-            devices=devices,
-        )
+    def prepared(i):
+        label = study.target[i : i + 1]
+        candidates, groups = bank.select(label)
+        return jax.device_put((candidates, study.cells[i : i + 1], label, groups))
 
+    def search(i):
+        return explain_features(head, *inputs[i], config=config, devices=devices)
+
+    inputs = [prepared(i) for i in range(len(study))]
     jax.block_until_ready(search(0))
     seconds = np.zeros((REPEATS, len(study)))
     edits, flipped = [], []

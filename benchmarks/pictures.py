@@ -30,23 +30,36 @@ def panel(
     images: np.ndarray,
     captions: Sequence[str],
     columns: Mapping[str, tuple[str, np.ndarray]],
+    per_line: int = 12,
 ) -> None:
-    """A row per image: the image, then the maps of `columns`, heading -> (class, [N, m, m])."""
-    count, width = len(images), len(columns) + 1
-    figure = Figure(figsize=(1.15 * width + 0.6, 1.25 * count + 0.5), layout="constrained")
-    axes = figure.subplots(count, width, squeeze=False)
-    for i in range(count):
-        axes[i, 0].imshow(images[i])
-        axes[i, 0].set_ylabel(captions[i], fontsize=6)
-        for c, (explains, maps) in enumerate(columns.values(), start=1):
-            axes[i, c].imshow(laid_over(images[i], maps[i], explains))
-    for axis, heading in zip(axes[0], ["image", *columns], strict=True):
-        axis.set_title(heading, fontsize=6.5)
+    """For every image a line: the image, then the maps of `columns`, heading -> (class, [N, m, m]).
+
+    More than `per_line` columns go on below.
+    """
+    headings = list(columns)
+    blocks = [headings[i : i + per_line] for i in range(0, len(headings), per_line)]
+    count, width = len(images), len(blocks[0]) + 1
+    lines = len(blocks) * count
+    figure = Figure(figsize=(1.15 * width + 0.6, 1.25 * lines + 0.5), layout="constrained")
+    axes = figure.subplots(lines, width, squeeze=False)
     for axis in axes.ravel():
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
+        axis.set_axis_off()
+    for b, block in enumerate(blocks):
+        for i in range(count):
+            line = axes[b * count + i]
+            line[0].imshow(images[i])
+            line[0].text(
+                -0.04, 0.5, captions[i], transform=line[0].transAxes, fontsize=6, **_SIDEWAYS
+            )
+            for axis, heading in zip(line[1:], block, strict=False):
+                explains, maps = columns[heading]
+                axis.imshow(laid_over(images[i], maps[i], explains))
+                if i == 0:
+                    axis.set_title(heading, fontsize=6.5)
     save(figure, path)
+
+
+_SIDEWAYS = {"rotation": 90, "ha": "right", "va": "center"}
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -18,7 +18,7 @@ from tables import (
 )
 
 DEFAULT = [name for name in ROWS if not name.endswith("_sp")]
-SHOWN = 4
+SHOWN = 3
 
 
 def main() -> None:

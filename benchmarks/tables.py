@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import yaml
 from common import machine
@@ -169,8 +168,6 @@ class Study:
             "cells": self.n,
             "search": asdict(self.config.search),
             "bank": asdict(self.config.bank),
-            "rise_masks": self.options.rise_masks,
-            "ep_iterations": self.options.ep_iterations,
             "fingerprint": self.fingerprint,
         }
 
@@ -263,7 +260,7 @@ class Study:
         )
         image = np.asarray(bank.image)
         image = np.where(image >= 0, wanted[image], -1).astype(np.int32)
-        return replace(bank, image=jnp.asarray(image))
+        return replace(bank, image=image)
 
     def _reference_batches(self, indices: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """As `image_loader` gives them, each image read once for all banks."""
@@ -455,9 +452,8 @@ def maps_of(study: Study, name: str, row: Row | None = None) -> Explained:
         InputError: The classifier or the data lacks what the method needs.
     """
     row = row or ROWS[name]
-    options = study.options
-    suffix = {"rise": f"-{options.rise_masks}", "ep": f"-{options.ep_iterations}"}.get(name, "")
-    path = study.kept / f"{name}{suffix}.npz"
+    own = row_constants(study.options, name)
+    path = study.kept / ("-".join([name, *map(str, own.values())]) + ".npz")
     classes = study.predicted if row.explains == "P" else study.target
     if path.exists():
         with np.load(path) as kept:
@@ -550,6 +546,7 @@ class Results:
     """
 
     def __init__(self, name: str, study: Study, **settings: Any):
+        self.options = study.options
         self.path = study.options.out / f"{name}.json"
         self.content: dict[str, Any] = {
             "name": name,
@@ -589,13 +586,16 @@ class Results:
         the next run.
         """
         for name in names:
-            if name in self.rows and "missing" not in self.rows[name]:
+            constants = row_constants(self.options, name)
+            kept = self.rows.get(name, {"missing": "not measured"})
+            if "missing" not in kept and kept.get("constants", {}) == constants:
                 continue
             started = time.perf_counter()
             try:
                 self.rows[name] = function(name)
             except InputError as error:
                 self.rows[name] = {"missing": str(error)}
+            self.rows[name] |= {"constants": constants} if constants else {}
             self.rows[name]["seconds"] = round(time.perf_counter() - started, 1)
             print(f"{name}: {self.rows[name]['seconds']} s", file=sys.stderr, flush=True)
             self.write()
@@ -691,13 +691,20 @@ def remarks(label: str, found: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def row_constants(options: argparse.Namespace, name: str) -> dict[str, int]:
+    """The constants of a row that an option changes."""
+    if name == "rise":
+        return {"masks": options.rise_masks}
+    return {"iterations": options.ep_iterations} if name == "ep" else {}
+
+
 def constants(study: Study, rows: Iterable[str]) -> list[str]:
-    """Footnotes: constants that are not the paper's."""
-    notes = []
-    if "rise" in rows:
-        notes.append(f"RISE: {study.options.rise_masks} masks (the paper: 8000 or 4000).")
-    if "ep" in rows and study.options.ep_iterations != 800:
-        notes.append(f"EP: {study.options.ep_iterations} iterations (usual: 800).")
+    """Footnotes: constants that are not the usual ones."""
+    notes, options = [], study.options
+    if "rise" in rows and options.rise_masks < 4000:
+        notes.append(f"RISE: {options.rise_masks} masks (usual: 8000 for ResNet, 4000 for VGG).")
+    if "ep" in rows and options.ep_iterations != 800:
+        notes.append(f"EP: {options.ep_iterations} iterations (usual: 800).")
     return notes
 
 
@@ -731,7 +738,7 @@ def parser(description: str | None, rows: Sequence[str] = ()) -> argparse.Argume
     out.add_argument("--maps", type=Path, default=ROOT / "runs" / "maps", help="kept maps")
     out.add_argument("--batch_size", type=int, default=25)
     out.add_argument("--rise_masks", type=int, default=500)
-    out.add_argument("--ep_iterations", type=int, default=800)
+    out.add_argument("--ep_iterations", type=int, default=150)
     if rows:
         out.add_argument("--methods", default=",".join(rows))
     return out

@@ -1,7 +1,8 @@
-"""The command line: `fgvce demo | train | explain | port | report`."""
+"""The command line: `fgvce demo | train | explain | evaluate | port | report | data`."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -18,14 +19,14 @@ from fgvce_jax.errors import InputError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 2 for an input that cannot be used."""
-    commands = (Demo(), Explain(), Train(), Port(), Report())
+    commands = (Demo(), Explain(), Evaluate(), Train(), Port(), Report(), Data())
     parser = ArgumentParser(
         prog="fgvce", description="Why an image classifier said P and not Q: FG-VCE in JAX."
     )
     subcommands = parser.add_subcommands(title="commands")
     for command in commands:
         subcommands.add_subcommand(command.name, command.parser(), help=command.__doc__)
-    _cache_compilations()
+    cache_compilations()
     try:
         arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
         name = arguments.subcommand
@@ -139,6 +140,62 @@ class Report:
         print(report_again(Path(arguments.run)))
 
 
+class Evaluate:
+    """Measure a run's edits and maps against the dataset's keypoints."""
+
+    name = "evaluate"
+
+    def parser(self) -> ArgumentParser:
+        """Options: the run, and where to keep the figures."""
+        parser = ArgumentParser(description=self.__doc__)
+        parser.add_argument("run", help="The run's folder.")
+        parser.add_argument("--json", type=str, help="Write the figures to this file as well.")
+        return parser
+
+    def run(self, arguments: Namespace) -> None:
+        """Print the table."""
+        from fgvce_jax.evaluate import evaluate, evaluation_table
+        from fgvce_jax.results import whole_file
+
+        figures = evaluate(arguments.run)
+        print(evaluation_table(figures))
+        if arguments.json:
+            with whole_file(Path(arguments.json)) as file:
+                file.write((json.dumps(figures, indent=2) + "\n").encode())
+
+
+class Data:
+    """Prepare a dataset's records from its official archive."""
+
+    name = "data"
+
+    def parser(self) -> ArgumentParser:
+        """Options: `fgvce_jax.data.prepare.prepare`'s."""
+        parser = ArgumentParser(description=self.__doc__)
+        parser.add_argument("action", choices=["prepare"], help="The only one there is.")
+        parser.add_argument("dataset", help="cub or dogs.")
+        parser.add_argument(
+            "--from",
+            dest="from_path",
+            type=str,
+            help="The official archive, or the folder it was extracted to (Dogs: the folder that "
+            "holds its archives); without it, it is downloaded.",
+        )
+        parser.add_argument(
+            "--to", type=str, help="Folder of the records, the --data.path of `explain`."
+        )
+        parser.add_argument(
+            "--keypoints", type=str, help="StanfordExtra's JSON file, for the keypoints of Dogs."
+        )
+        return parser
+
+    def run(self, arguments: Namespace) -> None:
+        """Prepare, and name the folder."""
+        from fgvce_jax.data.prepare import prepare
+
+        print(prepare(arguments.dataset, arguments.from_path, arguments.to, arguments.keypoints))
+
+
 def _config_parser(description: str | None, out: str, preset: str | None) -> ArgumentParser:
     parser = ArgumentParser(
         description=description, default_config_files=[str(shipped(preset))] if preset else []
@@ -153,7 +210,7 @@ def _config(kind: type, arguments: Namespace):
     return kind(**{name: arguments[name] for name in kind.__dataclass_fields__})
 
 
-def _cache_compilations() -> None:
+def cache_compilations() -> None:
     """Keep compiled programs in the user's cache folder, so that a second run starts quickly."""
     logging.getLogger("jax").setLevel(logging.ERROR)
     if jax.config.jax_compilation_cache_dir is None:

@@ -128,6 +128,12 @@ class ExplainConfig:
         part_size: Images of the split in one part of the results; a killed run redoes at most
             one.
         dtype: What the backbone computes in; contributions and search are always float32.
+        pairs: "misclassified" asks of every mistake why it is P and not the correct class Q;
+            "confusion" asks of every correctly classified image why it is P and not Q, the class
+            that the model confuses most with P over the split.
+        methods: Other methods whose maps stand beside each explanation: gbp, ig, rise, ep, gradcam,
+            gradcampp, scorecam, layercam, fgcam, calm, ce, scout, cce, cve, cve_semantic,
+            contributions. cve and cve_semantic choose from the run's bank.
         bank_file: Where the bank is kept, as .npz; by default in the run's folder. Runs whose
             classifier, references and bank options are the same may share one.
     """
@@ -142,6 +148,8 @@ class ExplainConfig:
     batch_size: int = 32
     part_size: int = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
+    pairs: Literal["misclassified", "confusion"] = "misclassified"
+    methods: tuple[str, ...] = ()
     bank_file: str | None = None
 
     def __post_init__(self):

@@ -64,15 +64,15 @@ def explain_one(
     head: SearchHead,
     bank: Bank,
     cells: Float[Array, "n n C"],
+    rows: Float[Array, "n*n D"],
     target: Int[Array, ""],
     group: Int[Array, ""],
     config: SearchConfig,
 ) -> Explanation:
-    """The explanation of one feature map, with the candidates of one of the bank's groups."""
+    """The explanation of one feature map and its rows, with the candidates of one bank group."""
     n = cells.shape[0]
     kernels = gaussian_kernels(n, config.sigma)
     candidates, norms, prepared, valid = bank.candidates(group)
-    rows = head.rows(cells)
     state = search_rows(
         head,
         rows,
@@ -122,9 +122,11 @@ def explain_cells(
     groups = bank.group(labels) if groups is None else groups
     chunk = config.chunk or (1 if jax.default_backend() == "cpu" else len(labels))
     with jax.default_matmul_precision("highest"):
+        # All at once: a dense head's first layer is large, and read once for the whole batch.
+        rows = jax.vmap(head.rows)(cells)
         return jax.lax.map(
             lambda one: explain_one(head, bank, *one, config),
-            (cells, labels, groups),
+            (cells, rows, labels, groups),
             batch_size=min(chunk, len(labels)),
         )
 

@@ -110,7 +110,7 @@ class Record:
         index: Its index in the split.
         id: Its id.
         label: Its correct class.
-        status: "correct" (classified as its label, nothing to explain), "explained",
+        status: "unexplained" (read, with nothing to explain), "explained",
             "no_reference" (no candidate for the target class, so no edits) or "skipped".
         predicted: The class the model says (P); None where skipped.
         target: The class it should have said (Q); the label where None.
@@ -126,7 +126,7 @@ class Record:
     index: int
     id: str
     label: int
-    status: Literal["correct", "explained", "no_reference", "skipped"]
+    status: Literal["unexplained", "explained", "no_reference", "skipped"]
     predicted: int | None = None
     target: int | None = None
     why: str | None = None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fgvce_jax import __version__
 from fgvce_jax.bank import Bank, build_bank, load_bank, pad_batch, save_bank
@@ -24,6 +26,7 @@ from fgvce_jax.data.pipeline import batches, image_loader, preprocess
 from fgvce_jax.distributed import Processes
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.explain import explain_features
+from fgvce_jax.gallery import check_methods, gallery
 from fgvce_jax.heads import searchable
 from fgvce_jax.models import Classifier, load_classifier
 from fgvce_jax.progress import say, stage
@@ -47,6 +50,7 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         InputError: See the modules that read the classifier, the data and the folder.
     """
     processes = processes or Processes()
+    check_methods(config.methods)
     if processes.primary:
         run = open_run(folder, asdict(config))
         processes.part()
@@ -72,15 +76,16 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
             say(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
         bank = _bank(config, clf, references, folder, keep=processes.primary)
         loaded = time.perf_counter()
-        explainer = Explainer(config, clf, bank, dataset, references.ids)
+        rivals = None
+        if config.pairs == "confusion":
+            rivals = most_confused(config, clf, dataset, count)
+        explainer = Explainer(config, clf, bank, dataset, references.ids, rivals)
         todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
         with stage("Explaining mistakes", sum(len(parts[i]) for i in todo)) as advance:
             for i in todo:
                 run.write_part(i, list(explainer.records(parts[i], advance)))
         everything = set(range(len(parts)))  # also when process 0 has put it all together
-        processes.wait_for_parts(
-            lambda: run.done if run.parts.exists() else everything, len(parts)
-        )
+        processes.wait_for_parts(lambda: run.done if run.parts.exists() else everything, len(parts))
         if not processes.primary:
             return
         done = time.perf_counter()
@@ -221,6 +226,59 @@ def _fingerprint(clf: Classifier) -> str:
     return digest.hexdigest()[:16]
 
 
+def most_confused(
+    config: ExplainConfig, clf: Classifier, dataset: LabelledAs, count: int
+) -> Int[np.ndarray, "K"]:
+    """For every class, the other class that the model says most often for its images.
+
+    Where it never errs on a class, the other class with the highest mean probability.
+    """
+    said = np.zeros((clf.num_classes, clf.num_classes))
+    predictor = Predictor(clf, config.batch_size)
+    with stage("Finding confused pairs", count) as advance:
+        for batch in batches(
+            dataset.dataset,
+            np.arange(count),
+            predictor.batch_size,
+            clf.image_size,
+            clf.resize_to,
+            on_skip=lambda error: None,  # it is named where it is missed
+        ):
+            _, logits = predictor(batch)
+            labels = dataset.labels[batch.index]
+            np.add.at(said, (labels, logits.argmax(-1)), 1)
+            # Probabilities are below 1 in all, so they only decide between equal counts.
+            shares = np.asarray(jax.nn.softmax(logits)) / (len(dataset) + 1)
+            np.add.at(said, labels, shares)
+            advance(len(labels))
+    np.fill_diagonal(said, -1)
+    return said.argmax(-1).astype(np.int32)
+
+
+class Predictor:
+    """Cells and logits of batches, in one shape, split over the local devices."""
+
+    def __init__(self, clf: Classifier, batch_size: int):
+        devices = np.array(jax.local_devices())
+        self.clf = clf
+        self.batch_size = -(-batch_size // len(devices)) * len(devices)
+        self.sharding = NamedSharding(Mesh(devices, ("images",)), PartitionSpec("images"))
+
+    def __call__(self, batch: Batch) -> tuple[Float[Array, "B n n C"], Float[np.ndarray, "b K"]]:
+        """Cells of the padded batch, and logits of its b images.
+
+        Raises:
+            InputError: NaN logits.
+        """
+        images = pad_batch(batch.image, self.batch_size)
+        cells, logits = _predict(self.clf, jax.device_put(images, self.sharding))
+        logits = np.asarray(logits)[: len(batch.index)]
+        for id, row in zip(batch.id, logits, strict=True):
+            if np.isnan(row).any():
+                raise InputError(f"image {id}: the classifier's logits are NaN, expected numbers")
+        return cells, logits
+
+
 @jax.jit
 def _predict(
     clf: Classifier, images: UInt8[Array, "B H W 3"]
@@ -237,18 +295,18 @@ def _put(
     return queue.at[places].set(cells, mode="drop")
 
 
-@dataclass(frozen=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     index: int
     id: str
     label: int
+    target: int
+    image: UInt8[np.ndarray, "H W 3"]
 
 
 class Explainer:
-    """Predicts images of a split and explains the misclassified ones, in batches of one shape.
+    """Predicts images of a split and explains those that ask for it, in batches of one shape.
 
-    The cells of misclassified images wait on the device until a batch of them is full, so that
-    nothing else enters the search.
+    Their cells wait on the device until a batch is full, so that nothing else enters the search.
     """
 
     def __init__(
@@ -257,18 +315,19 @@ class Explainer:
         clf: Classifier,
         bank: Bank,
         dataset: LabelledAs,
-        reference_ids: Any,
+        reference_ids: Sequence[str],
+        rivals: Int[np.ndarray, "K"] | None = None,
     ):
-        self.clf, self.search = clf, config.search
+        self.clf, self.search, self.rivals = clf, config.search, rivals
         # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
         self.bank = bank if jax.default_backend() == "cpu" else jax.device_put(bank)
         self.dataset, self.reference_ids = dataset, reference_ids
-        self.devices = tuple(jax.local_devices())
-        self.batch_size = -(-config.batch_size // len(self.devices)) * len(self.devices)
+        self.predictor = Predictor(clf, config.batch_size)
+        self.batch_size = self.predictor.batch_size
         self.head = searchable(clf.head)
-        self.candidates = np.asarray(bank.image), np.asarray(bank.cell)
+        self.methods = check_methods(config.methods)
 
-    def records(self, part: range, advance: Any) -> Iterator[Record]:
+    def records(self, part: range, advance: Callable[[int], None]) -> Iterator[Record]:
         """What is to be said of each image of `part`, in its order."""
         found: dict[int, Record] = {}
 
@@ -277,73 +336,79 @@ class Explainer:
             say(f"skipped {error}")
             found[i] = Record(i, error.id, int(self.dataset.labels[i]), "skipped", why=error.why)
 
-        queue, waiting = None, []
+        queue, waiting, size = None, [], self.batch_size
         for batch in batches(
             self.dataset.dataset,
             np.array(part),
-            self.batch_size,
+            size,
             self.clf.image_size,
             self.clf.resize_to,
             on_skip=skip,
         ):
-            cells, predicted = self._predict(batch)
-            labels = self.dataset.labels[batch.index]
-            wrong = predicted != labels
-            for i, id, label, p in zip(batch.index, batch.id, labels, predicted, strict=True):
-                if p == label:
-                    found[int(i)] = Record(int(i), id, int(label), "correct", predicted=int(p))
+            cells, logits = self.predictor(batch)
+            predicted, labels = logits.argmax(-1), self.dataset.labels[batch.index]
+            if self.rivals is None:
+                asked, targets = predicted != labels, labels
+            else:
+                asked, targets = predicted == labels, self.rivals[labels]
+            places = np.full(size, 2 * size)  # past the end: dropped
+            places[: len(asked)][asked] = len(waiting) + np.arange(asked.sum())
             if queue is None:
-                queue = jnp.zeros((2 * self.batch_size, *cells.shape[1:]), cells.dtype)
-            places = np.full(self.batch_size, 2 * self.batch_size)
-            places[: len(wrong)][wrong] = len(waiting) + np.arange(wrong.sum())
+                queue = jnp.zeros((2 * size, *cells.shape[1:]), cells.dtype)
             queue = _put(queue, cells, places)
-            waiting += [
-                _Waiting(int(batch.index[b]), batch.id[b], int(labels[b]))
-                for b in np.flatnonzero(wrong)
-            ]
-            if len(waiting) >= self.batch_size:
-                self._explain(queue[: self.batch_size], waiting[: self.batch_size], found)
-                queue = jnp.roll(queue, -self.batch_size, axis=0)
-                waiting = waiting[self.batch_size :]
-            advance(len(wrong))
+            for b, (i, id) in enumerate(zip(batch.index.tolist(), batch.id, strict=True)):
+                label = int(labels[b])
+                if asked[b]:
+                    waiting.append(_Waiting(i, id, label, int(targets[b]), batch.image[b]))
+                else:
+                    found[i] = Record(i, id, label, "unexplained", predicted=int(predicted[b]))
+            if len(waiting) >= size:
+                self._explain(queue[:size], waiting[:size], found)
+                queue, waiting = jnp.roll(queue, -size, axis=0), waiting[size:]
+            advance(len(asked))
         if waiting:
-            self._explain(queue[: self.batch_size], waiting, found)
+            self._explain(queue[:size], waiting, found)
         return (found[i] for i in sorted(found))
-
-    def _predict(self, batch: Batch) -> tuple[Array, np.ndarray]:
-        cells, logits = _predict(self.clf, pad_batch(batch.image, self.batch_size))
-        logits = np.asarray(logits)[: len(batch.index)]
-        for id, row in zip(batch.id, logits, strict=True):
-            if np.isnan(row).any():
-                raise InputError(f"image {id}: the classifier's logits are NaN, expected numbers")
-        return cells, logits.argmax(-1)
 
     def _explain(self, cells: Array, waiting: list[_Waiting], found: dict[int, Record]) -> None:
         started = time.perf_counter()
-        labels = pad_batch(np.array([w.label for w in waiting], np.int32), self.batch_size)
-        candidates, groups = self.bank.select(labels)
+        targets = pad_batch(np.array([w.target for w in waiting], np.int32), self.batch_size)
+        candidates, groups = self.bank.select(targets)
         out = jax.device_get(
             explain_features(
                 self.head,
                 candidates,
                 cells,
-                labels,
+                targets,
                 groups,
                 config=self.search,
-                devices=self.devices,
+                devices=tuple(jax.local_devices()),
             )
         )
         seconds = (time.perf_counter() - started) / len(waiting)
-        images, places = self.candidates
-        for b, (w, group) in enumerate(zip(waiting, self.bank.group(labels), strict=False)):
+        maps = {}
+        if self.methods:
+            images = pad_batch(np.stack([w.image for w in waiting]), self.batch_size)
+            maps = gallery(
+                self.methods,
+                self.clf,
+                self.bank,
+                images.astype(np.float32) / 255,
+                out.predicted,
+                targets,
+                cells.shape[1],
+            )
+        for b, w in enumerate(waiting):
+            group = self.bank.group(w.target)
             found[w.index] = explained(
                 w.index,
                 w.id,
                 w.label,
-                jax.tree.map(lambda leaf: leaf[b], out),  # noqa: B023 (called at once)
-                (images[group], places[group]),
+                jax.tree.map(itemgetter(b), out),
+                (np.asarray(self.bank.image[group]), np.asarray(self.bank.cell[group])),
                 self.reference_ids,
                 seconds,
+                {name: values[b] for name, values in maps.items()},
             )
 
 
@@ -378,6 +443,7 @@ def summary(folder: Path) -> str:
     """What came of a run, in a few lines; the last names the report."""
     results = read_run(folder)
     counts, table = results.info["counts"], results.table
+    seconds = table["time_s"].to_numpy()
     edits = table["num_edits"].to_numpy()[table["flipped"].to_numpy(zero_copy_only=False)]
     lines = [
         f"images          {counts['read']:,}"
@@ -393,6 +459,6 @@ def summary(folder: Path) -> str:
             f"edits           median {np.median(edits):.0f}, most {edits.max()}"
             if len(edits)
             else "edits           none flipped",
-            f"time            {1000 * np.median(table['time_s'].to_numpy()):.1f} ms per explanation",
+            f"time            {1000 * np.median(seconds):.1f} ms per explanation",
         ]
     return "\n".join([*lines, f"report          {folder / 'report.html'}"])

@@ -98,18 +98,17 @@ def search_rows(
         cell = jnp.argmax(jnp.where(state.source < 0, scores, -jnp.inf))
         # 3. Every candidate in its place: alike, and speaking for the target.
         placed = head.place(candidates, prepared, cell)
-        log_p = jax.nn.log_softmax(head.substituted(state.rows, cell, placed))[:, target]
+        logits = head.substituted(state.rows, cell, placed)
+        log_p = jax.nn.log_softmax(logits)[:, target]
         total = lambda_sim * similarity[cell] + lambda_cls * log_p
         # 4. The best one stays.
         best = jnp.argmax(jnp.where(valid, total, -jnp.inf))
-        rows = state.rows.at[cell].set(placed[best])
-        logits = head.logits(rows)
         step = state.num_edits
-        p_target = jax.nn.softmax(logits)[target]
+        p_target = jnp.exp(log_p[best])
         return SearchState(
-            rows=rows,
+            rows=state.rows.at[cell].set(placed[best]),
             source=state.source.at[cell].set(best),
-            predicted=jnp.argmax(logits),
+            predicted=jnp.argmax(logits[best]),
             num_edits=step + 1,
             edit_cell=state.edit_cell.at[step].set(cell),
             edit_candidate=state.edit_candidate.at[step].set(best),

@@ -42,8 +42,11 @@ def resnet(spec=SMALL, size=32, classes=5, seed=0):
     return replace(clf, head=replace(clf.head, kernel=3 * clf.head.kernel))
 
 
-def vgg(spec=None, size=32, classes=5, seed=0):
-    """By default three convolutions with BatchNorm and 4 x 4 cells; dense layers are narrow."""
+def vgg(spec=None, size=32, classes=5, seed=0, last_conv=None):
+    """By default three convolutions with BatchNorm and 4 x 4 cells; dense layers are narrow.
+
+    `last_conv`, a layer's name, is cut down to 32 channels: a ScoreCAM of 512 takes long.
+    """
     rng = np.random.default_rng(seed)
     if spec:
         clf = template(spec, classes, size)
@@ -66,6 +69,9 @@ def vgg(spec=None, size=32, classes=5, seed=0):
 
     rest = clf.head.module() if isinstance(clf.head, ChainHead) else None
     clf = filled(replace(clf, head=None), rng)
+    clf = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf[..., :32] if f"'{last_conv}'" in str(path) else leaf, clf
+    )
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     cells = jax.eval_shape(lambda features, x: features(x), clf.features, image)
     pooled = cells if rest is None else jax.eval_shape(rest, cells)

@@ -44,10 +44,11 @@ def paint(width: int, height: int, parts: np.ndarray) -> np.ndarray:
     return image
 
 
-def draw_species(root: Path, side: int, seed: int = 0) -> None:
+def draw_species(root: Path, side: int, weather: float, seed: int = 0) -> None:
     """Draw images/ anew from the annotation files in `root`: a colour for each class, in weather.
 
-    What is drawn varies so much that a small classifier takes some classes for others.
+    `weather` says how far an image's colour strays (of 255), so how often a small classifier takes
+    a class for another.
     """
     rng = np.random.default_rng(seed)
     names = dict(line.split() for line in (root / "images.txt").read_text().splitlines())
@@ -56,8 +57,8 @@ def draw_species(root: Path, side: int, seed: int = 0) -> None:
     )
     colours = np.random.default_rng(1).uniform(40, 215, (1 + max(map(int, labels.values())), 3))
     for image_id, name in names.items():
-        weather = rng.normal(scale=25, size=(6, 6, 3)) + rng.normal(scale=20, size=3)
-        small = np.clip(colours[int(labels[image_id])] + weather, 0, 255).astype(np.uint8)
+        colour = colours[int(labels[image_id])] + rng.normal(scale=weather, size=3)
+        small = np.uint8(np.clip(colour + rng.normal(scale=25, size=(6, 6, 3)), 0, 255))
         path = root / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(path, "JPEG")

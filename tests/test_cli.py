@@ -160,6 +160,48 @@ def test_an_option_out_of_range_is_refused(option, value, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_confused_pairs_and_a_gallery(checkpoint, digits_run, tmp_path):
+    """Correctly classified images against the class most confused with theirs."""
+    out = tmp_path / "pairs"
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--limit", "100"]
+    arguments += ["--pairs", "confusion", "--methods", "[gradcam, scout, fgvce]", *SMALL]
+    assert main(["explain", *arguments, "--out", str(out)]) == 0
+    results = read_run(out)
+    test = open_dataset("digits", "test")
+    clf = load_classifier(checkpoint)
+    images = np.stack([test[i].image for i in range(100)]).astype(np.float32) / 255
+    logits = np.asarray(clf(images))
+    predicted, labels = logits.argmax(-1), test.labels[:100]
+
+    right = np.flatnonzero(predicted == labels)
+    assert results.table["index"].to_pylist() == right.tolist()
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for row in results.table.to_pylist():
+        c = row["predicted"]
+        said = np.bincount(predicted[labels == c], minlength=10).astype(float)
+        said += probabilities[labels == c].sum(0) / 1000
+        said[c] = -1
+        assert row["target"] == said.argmax()
+    maps = np.load(out / "maps.npz")
+    from fgvce_jax.methods import METHODS
+
+    expected = METHODS["gradcam"](clf, images[right], predicted[right])
+    np.testing.assert_allclose(maps["gradcam"], expected, atol=1e-5)
+    expected = METHODS["scout"](
+        clf, images[right], predicted[right], contrast_classes=np.array(results.table["target"])
+    )
+    np.testing.assert_allclose(maps["scout"], expected, atol=1e-5)
+    assert "scout" in (out / "report.html").read_text()
+
+
+def test_an_unknown_method_lists_the_known_ones(checkpoint, tmp_path, capsys):
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint]
+    arguments += ["--methods", "[gradcan]", "--out", str(tmp_path / "out")]
+    assert main(["explain", *arguments]) == 2
+    assert "'gradcan': expected one of gbp, ig" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_nan_logits_are_named(checkpoint, tmp_path, capsys):
     from dataclasses import replace
 

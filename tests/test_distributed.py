@@ -39,11 +39,11 @@ def arguments(tmp_path_factory):
     spec = ModelSpec("small_resnet", widths=(8, 16), blocks=(1, 1), stem_stride=2)
     clf = build(spec, 10, 32, jax.random.key(1), class_names=[str(k) for k in range(10)])
     save_classifier(clf, folder)
-    return (
-        ["explain", "--data.name", "digits", "--model.checkpoint", str(folder), "--limit", "120"]
-        + ["--batch_size", "16", "--part_size", "16"]
-        + ["--bank.per_class", "2", "--bank.top_m", "3"]
-    )
+    return [
+        *("explain", "--data.name", "digits", "--model.checkpoint", str(folder)),
+        *("--limit", "120", "--batch_size", "16", "--part_size", "16"),
+        *("--bank.per_class", "2", "--bank.top_m", "3"),
+    ]
 
 
 def start(arguments, process, port, *, count=2, timeout=60, pause=0.0):
@@ -77,6 +77,22 @@ def test_two_processes_give_what_one_gives(arguments, tmp_path):
     assert one.predictions.equals(two.predictions)
     for name, values in one.maps.items():
         np.testing.assert_array_equal(values, two.maps[name])
+
+
+def test_many_devices_give_what_one_gives(arguments, tmp_path):
+    """A run on 4 virtual devices, with batches that do not divide evenly by them."""
+    alone, many = tmp_path / "alone", tmp_path / "many"
+    here = [*arguments, "--batch_size", "10"]
+    assert main([*here, "--out", str(alone)]) == 0
+    command = [sys.executable, "-c", PROGRAM, str(ROOT), "0", *here, "--out", str(many)]
+    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    done = subprocess.run(command, env=flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, four = read_run(alone), read_run(many)
+    assert four.info["device"].startswith("4 x")
+    exact = ["id", "target", "predicted", "flipped", "num_edits"]
+    assert one.table.select(exact).equals(four.table.select(exact))
+    np.testing.assert_allclose(one.maps["dominant"], four.maps["dominant"], atol=1e-5)
 
 
 def test_a_process_that_never_comes_is_said(arguments, tmp_path):

@@ -49,7 +49,9 @@ def test_the_batch_agrees_with_the_reference_sample_by_sample(problem, chunk):
         )
         count = int(out.num_edits[b])
         assert int(out.predicted[b]) == predicted
-        got = zip(out.edit_cell[b, :count].tolist(), out.edit_candidate[b, :count].tolist())
+        got = zip(
+            out.edit_cell[b, :count].tolist(), out.edit_candidate[b, :count].tolist(), strict=True
+        )
         assert list(got) == edits
         assert bool(out.flipped[b]) == flipped
         np.testing.assert_allclose(out.p_target[b, : count + 1], p, atol=1e-5)
@@ -145,7 +147,9 @@ def test_a_model_that_is_not_ours_can_be_explained():
             plain, cells[b], target, np.float64(bank.cells[target])[np.asarray(bank.valid[target])]
         )
         count = int(out.num_edits[b])
-        got = zip(out.edit_cell[b, :count].tolist(), out.edit_candidate[b, :count].tolist())
+        got = zip(
+            out.edit_cell[b, :count].tolist(), out.edit_candidate[b, :count].tolist(), strict=True
+        )
         assert list(got) == edits
         assert bool(out.flipped[b]) == flipped
 

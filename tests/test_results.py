@@ -27,7 +27,7 @@ def record(i: int) -> Record:
     if i % 11 == 10:
         return Record(i, f"dir/{i}.png", label, "skipped", why="empty file")
     if i % 3:
-        return Record(i, f"dir/{i}.png", label, "correct", predicted=label)
+        return Record(i, f"dir/{i}.png", label, "unexplained", predicted=label)
     rng = np.random.default_rng(i)
     edits = tuple(
         Edit(int(rng.integers(9)), f"ref{k}", k, k + 1, float(np.float32(rng.random())))
@@ -185,7 +185,7 @@ def test_a_map_keeps_its_shape(tmp_path):
 
 def test_nothing_misclassified(tmp_path):
     with open_run(tmp_path / "run", {}) as run:
-        run.write_part(0, [Record(0, "a", 1, "correct", predicted=1)])
+        run.write_part(0, [Record(0, "a", 1, "unexplained", predicted=1)])
         run.merge(CLASSES, 1, {})
         run.finish()
     got = read_run(tmp_path / "run")
@@ -284,7 +284,7 @@ def test_a_finished_run_is_redone(tmp_path, uninterrupted):
         assert run.resumed == frozenset()
         assert_same(read_run(tmp_path / "run"), uninterrupted)  # the old results, for now
         for number in range(NUM_PARTS):
-            run.write_part(number, [Record(number, f"{number}", 0, "correct", predicted=0)])
+            run.write_part(number, [Record(number, f"{number}", 0, "unexplained", predicted=0)])
         (run.folder / "report.html").write_text("of the old results")
         run.merge(CLASSES, NUM_PARTS, {})
         assert not (run.folder / "report.html").exists()

@@ -24,7 +24,9 @@ def test_the_search_agrees_with_the_reference_on_planted_problems(kind):
         out = search(head, cells, target, candidates)
 
         count = int(out.num_edits)
-        got = list(zip(out.edit_cell[:count].tolist(), out.edit_candidate[:count].tolist()))
+        got = list(
+            zip(out.edit_cell[:count].tolist(), out.edit_candidate[:count].tolist(), strict=True)
+        )
         assert got == edits
         assert bool(out.flipped) == flipped
         assert np.all(np.asarray(out.edit_cell[count:]) == -1)
@@ -35,7 +37,9 @@ def test_the_search_agrees_with_the_reference_on_planted_problems(kind):
 
         before = int(np.argmax(plain(np.float64(cells))))
         expected = reference.contrastive_maps(plain, np.float64(cells), h, before, target, 0.8)
-        for ours, theirs in zip(maps(head, cells, out.cells, before, target), expected):
+        for ours, theirs in zip(
+            maps(head, cells, out.cells, before, target), expected, strict=True
+        ):
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
         edits_seen.append(count)
     assert np.mean(np.array(edits_seen) > 1) > 0.5  # real searches, not one edit each
@@ -87,7 +91,7 @@ def test_a_limit_is_a_result():
 
 
 def test_every_cell_is_replaced_at_most_once():
-    head, _, cells, predicted, target, _ = planted(np.random.default_rng(5), n=3)
+    head, _, cells, _, target, _ = planted(np.random.default_rng(5), n=3)
     useless = np.float32(np.abs(np.random.default_rng(6).normal(size=(4, cells.shape[-1])))) * 1e-3
     stubborn = fg.PooledLinear(head.kernel, head.bias.at[target].add(-50.0))
     out = search(stubborn, cells, target, useless)

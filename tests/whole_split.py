@@ -32,6 +32,7 @@ from fgvce_jax.cli import main as fgvce
 from fgvce_jax.results import read_run
 
 IMAGE_SIZE = 32
+SOFTEN = 4  # a temperature: fitted to few images, the discriminant is too sure of itself
 COMMON = ("--bank.per_class=4", "--bank.top_m=3", "--data.name=cub")
 
 
@@ -41,16 +42,16 @@ def prepare_cub(folder: Path, annotations: Path | None) -> None:
 
     if annotations is None:
         root = make_cub(folder, classes=6, per_class=16)
-        draw_species(root, 160)  # no part lies further out
+        draw_species(root, side=160, weather=20)  # no part lies further out
     else:
         root = folder / "CUB_200_2011"
         shutil.copytree(annotations, root, copy_function=shutil.copyfile)
-        draw_species(root, 500)
+        draw_species(root, side=500, weather=4)
     prepare("cub", root, folder / "prepared")
 
 
 def fit_classifier(folder: Path) -> None:
-    """Save a small ResNet of random weights whose last layer is fitted by least squares."""
+    """Save a small ResNet of random weights whose last layer is a linear discriminant analysis."""
     import jax
     import jax.numpy as jnp
 
@@ -66,11 +67,11 @@ def fit_classifier(folder: Path) -> None:
     pool = jax.jit(lambda clf, images: clf.features(images).mean((1, 2)))
     load = image_loader(train, 64, IMAGE_SIZE)
     pooled = np.concatenate([pool(clf, images) for _, images in load(np.arange(len(train)))])
-    inputs = np.column_stack([pooled, np.ones(len(pooled))])
-    wanted = 8 * np.eye(len(names))[train.labels]
-    ridge = inputs.T @ inputs + 1e-3 * np.eye(inputs.shape[1])
-    *kernel, bias = np.linalg.solve(ridge, inputs.T @ wanted)
-    head = PooledLinear(jnp.float32(np.stack(kernel)), jnp.float32(bias))
+    means = np.stack([pooled[train.labels == k].mean(0) for k in range(len(names))])
+    spread = np.cov((pooled - means[train.labels]).T) + 1e-6 * np.eye(pooled.shape[1])
+    kernel = np.linalg.solve(spread, means.T)
+    bias = -0.5 * (means.T * kernel).sum(0)
+    head = PooledLinear(jnp.float32(kernel / SOFTEN), jnp.float32(bias / SOFTEN))
     save_classifier(replace(clf, head=head), folder / "classifier")
 
 

@@ -40,7 +40,7 @@ def test_images_are_the_originals_enlarged(splits):
     assert np.all(example.image == example.image[..., :1])
     # Bicubic enlargement overshoots at edges, but its averages stay close to the original.
     blocks = example.image[..., 0].reshape(8, 4, 8, 4).mean((1, 3))
-    assert np.abs(blocks - original * 255 / 16).max() < 40
+    assert np.abs(blocks - original * 255 / 16).max() < 60
     assert np.corrcoef(blocks.ravel(), original.ravel())[0, 1] > 0.98
 
 

@@ -76,7 +76,7 @@ def joint_entries():
     """StanfordExtra's entries for the first two images."""
     joints = [[p + 0.25, 2 * p / 3, p % 2] for p in range(24)]
     return [
-        {"img_path": name, "img_width": 60, "img_height": 40, "joints": joints, "seg": "..."}
+        {"img_path": name, "img_width": 60, "img_height": 40, "joints": [*joints], "seg": "..."}
         for name in image_names()[:2]
     ]
 

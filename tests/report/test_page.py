@@ -63,7 +63,7 @@ def make_run(folder, records, info=None):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     records = [
-        Record(0, "test/<0>.png", 1, "correct", predicted=1),
+        Record(0, "test/<0>.png", 1, "unexplained", predicted=1),
         mistake(1, 0, 1, [8, 24]),
         mistake(2, 0, 1, [24, 25, 26, 0], flipped=False, p=0.3),
         mistake(4, 2, 1, [30], p=0.2),
@@ -202,7 +202,7 @@ def test_durations():
 
 
 def test_a_run_without_mistakes(tmp_path):
-    folder = make_run(tmp_path / "run", [Record(0, "a", 1, "correct", predicted=1)])
+    folder = make_run(tmp_path / "run", [Record(0, "a", 1, "unexplained", predicted=1)])
     text = write_report(folder, Images("test"), Images("train"), view).read_text()
     assert "Nothing to explain" in text
     assert "No image is misclassified" in text

@@ -5,6 +5,7 @@ Every picture follows from (seed, split, index) alone; nothing is stored or down
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -46,6 +47,7 @@ __all__ = [
 SPLITS = {"train": 20_000, "test": 1_000}  # examples; 400 and 20 of each class
 CHUNK = 100  # pictures rendered at once
 _KEPT_CHUNKS = 4
+_RENDERING = threading.Lock()  # so that threads wait for a chunk instead of rendering it again
 
 
 @partial(jax.jit, static_argnames="size")
@@ -97,12 +99,7 @@ class Birds:
         if not 0 <= index < len(self):
             raise IndexError(f"birds: index {index} outside {self.split} of {len(self)}")
         number, at = divmod(int(index), CHUNK)
-        if number not in self._chunks:
-            self._chunks[number] = self.render_batch(range(number * CHUNK, (number + 1) * CHUNK))
-            if len(self._chunks) > _KEPT_CHUNKS:
-                self._chunks.popitem(last=False)
-        self._chunks.move_to_end(number)
-        chunk = self._chunks[number]
+        chunk = self._chunk(number)
         return Example(
             image=chunk["image"][at],
             label=int(self.labels[index]),
@@ -110,6 +107,17 @@ class Birds:
             keypoints=chunk["keypoints"][at],
             part_masks=chunk["part_masks"][at],
         )
+
+    def _chunk(self, number: int) -> dict[str, np.ndarray]:
+        """CHUNK neighbours at once; the last few chunks are kept for those who read in order."""
+        with _RENDERING:
+            if number not in self._chunks:
+                indices = range(number * CHUNK, (number + 1) * CHUNK)
+                self._chunks[number] = self.render_batch(indices)
+                if len(self._chunks) > _KEPT_CHUNKS:
+                    self._chunks.popitem(last=False)
+            self._chunks.move_to_end(number)
+            return self._chunks[number]
 
     def render_batch(self, indices: Sequence[int]) -> dict[str, np.ndarray]:
         """Renders any number B of examples of the split.
