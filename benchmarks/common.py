@@ -6,7 +6,6 @@ accelerator machine.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time

@@ -69,6 +69,26 @@ def search_speedup(problem: Problem, count: int, repeats: int) -> dict:
     }
 
 
+def chunked(problem: Problem, repeats: int) -> list[dict]:
+    """The whole search for a batch, one image at a time and all together."""
+    cells, labels = problem.clf.features(problem.images), problem.labels
+    candidates, groups = problem.bank.select(labels)
+    devices = tuple(jax.local_devices()[:1])
+
+    def search(chunk):
+        config = SearchConfig(chunk=chunk)
+        return explain_features(
+            problem.clf.head, candidates, cells, labels, groups, config=config, devices=devices
+        )
+
+    chunks = (1, len(labels))
+    seconds = median_times([partial(search, chunk) for chunk in chunks], repeats)
+    return [
+        {"chunk": chunk, "fast_ms": 1000 * s / len(labels)}
+        for chunk, s in zip(chunks, seconds, strict=True)
+    ]
+
+
 def bank_of_one_class(problem: Problem, repeats: int, references: int = 20) -> dict:
     """The m best cells of a class's references, features given."""
     rng = np.random.default_rng(0)
@@ -142,11 +162,13 @@ def main() -> None:
         rows.append({"step": step, **row})
         print_table(rows[-1:], COLUMNS, header=len(rows) == 1)
 
-    resnet = planted_problem("resnet50", 8)
+    resnet = planted_problem("resnet50", 16)
     add("contributions, ResNet-50", contributions_speedup(resnet, 8, options.repeats))
     add("search and maps, ResNet-50", search_speedup(resnet, 8, options.repeats))
     add("bank of one class, ResNet-50", bank_of_one_class(resnet, options.repeats))
     add("first explanation, ResNet-50", first_explanation(resnet))
+    for row in chunked(resnet, options.repeats):
+        add(f"search, ResNet-50, chunks of {row['chunk']}", row)
     del resnet
     vgg = planted_problem("vgg16", 16)
     for count in (1, 4, 16):
@@ -156,6 +178,8 @@ def main() -> None:
         )
     add("search and maps, VGG-16", search_speedup(vgg, 1, max(1, options.repeats // 3)))
     add("bank of one class, VGG-16", bank_of_one_class(vgg, options.repeats))
+    for row in chunked(vgg, max(1, options.repeats // 3)):
+        add(f"search, VGG-16, chunks of {row['chunk']}", row)
     result = {"benchmark": "steps", "machine": machine(), "rows": rows}
     print(f"\nOn {describe(result['machine'])}.")
     if options.json:

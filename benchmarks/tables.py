@@ -50,12 +50,18 @@ MEASURES = {
 # --- the samples --------------------------------------------------------------------------------
 
 
+def presets() -> list[str]:
+    """Names of `open_preset`: birds, and what in configs/ is for `fgvce explain`."""
+    known = ExplainConfig.__dataclass_fields__.keys()
+    paths = sorted((ROOT / "configs").glob("*.yaml"))
+    return ["birds", *(p.stem for p in paths if yaml.safe_load(p.read_text()).keys() <= known)]
+
+
 def open_preset(name: str) -> ExplainConfig:
     """A preset of `fgvce explain`: a name in configs/ (birds is the demo's), or a YAML file."""
     path = assets.find(f"configs/{'demo' if name == 'birds' else name}.yaml") or assets.find(name)
     if path is None or not path.is_file():
-        known = sorted(p.stem for p in (ROOT / "configs").glob("*.yaml"))
-        raise InputError(f"preset {name!r}: expected birds, one of {', '.join(known)}, or a file")
+        raise InputError(f"preset {name!r}: expected {', '.join(presets())}, or a YAML file")
     try:
         return from_dict(ExplainConfig, yaml.safe_load(path.read_text()))
     except (KeyError, TypeError, AttributeError) as error:
@@ -143,7 +149,9 @@ class Study:
     @cached_property
     def fingerprint(self) -> str:
         """Of all that maps depend on."""
-        digest = hashlib.sha256(repr((self.config, self.ids)).encode())
+        c = self.config
+        depends = c.data, c.bank, c.search, c.split, c.reference_split, self.ids
+        digest = hashlib.sha256(repr(depends).encode())
         for leaf in jax.tree.leaves(self.clf):
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()[:12]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -206,7 +207,7 @@ def _assemble(head: SearchHead, found: list[list[_Reference]], config: BankConfi
     references = np.array([len(class_found) for class_found in found], np.int32)
     if not references.any():
         raise InputError("reference images: none is classified correctly, expected at least one")
-    groups = [sum(found, [])] if config.reference == "all" else found
+    groups = [list(chain(*found))] if config.reference == "all" else found
     m, channels = next(ref for group in groups for ref in group).cells.shape
     size = (len(found) if config.reference == "all" else 1) * config.per_class * m
 

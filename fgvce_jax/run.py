@@ -11,7 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -454,11 +454,13 @@ def summary(folder: Path) -> str:
         + (f" ({counts['no_reference']} without a reference)" if counts["no_reference"] else ""),
     ]
     if counts["explained"]:
+        share = counts["flipped"] / counts["explained"]
+        most = (
+            f"median {np.median(edits):.0f}, most {edits.max()}" if len(edits) else "none flipped"
+        )
         lines += [
-            f"flipped         {counts['flipped']:,} ({counts['flipped'] / counts['explained']:.1%})",
-            f"edits           median {np.median(edits):.0f}, most {edits.max()}"
-            if len(edits)
-            else "edits           none flipped",
+            f"flipped         {counts['flipped']:,} ({share:.1%})",
+            f"edits           {most}",
             f"time            {1000 * np.median(seconds):.1f} ms per explanation",
         ]
     return "\n".join([*lines, f"report          {folder / 'report.html'}"])

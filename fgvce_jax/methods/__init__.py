@@ -3,9 +3,9 @@
     maps = METHODS["gradcam"](clf, images, classes, **options)
 
 `images` are float32 [B, H, W, 3] in [0, 1] and `classes` int32 [B], the class each map speaks for.
-The maps are float32, [B, n, n] for a method of cells and [B, H, W] for one of pixels. Contrastive
-methods also take `contrast_classes`. Every method is jitted, with the classifier as an argument;
-options that change shapes are static.
+The maps are float32, [B, n, n] for a method of cells and [B, H, W] for one of pixels (fgcam's lie
+between: [B, m, m] for a stage of m x m). Contrastive methods also take `contrast_classes`. Every
+method is jitted, with the classifier as an argument; options that change shapes are static.
 """
 
 from __future__ import annotations

@@ -189,12 +189,15 @@ def fgcam(
     Raises:
         InputError: An unknown stage or base, or a classifier of the user's own functions.
     """
-    chain = clf.features.module() if isinstance(clf.features, Backbone) else None
+    features = clf.features
+    if isinstance(features, Backbone):
+        features = features.astype(jnp.float32)  # shares of relevance are lost in bfloat16
+    chain = features.module() if isinstance(features, Backbone) else None
     if not isinstance(chain, Chain):
         raise InputError("fgcam: needs the layers of a ResNet or VGG of this package")
     chain.eval()
     after = units_after(chain, stage)
-    cells, back = rules(chain, (images - clf.features.mean) / clf.features.std)
+    cells, back = rules(chain, (images - features.mean) / features.std)
     if base == "scorecam":
         relevance = scored_cells(clf, images, cells, classes, chunk)
     elif base in WEIGHTINGS:

@@ -1,5 +1,7 @@
 """The methods that explain one class, on ResNet-50 and VGG-16 with 2 x 2 cells."""
 
+from functools import cache
+
 import jax
 import numpy as np
 import pytest
@@ -16,10 +18,12 @@ OPTIONS = {
 }
 
 
+@cache
 def resnet50():
     return resnet(ModelSpec("resnet50"), size=36)
 
 
+@cache
 def vgg16():
     return vgg(ModelSpec("vgg16", cut="conv"), last_conv="features.28")
 

@@ -44,7 +44,15 @@ def test_a_script_exits_with_2(capsys):
     with pytest.raises(SystemExit) as ended:
         tables.run(main)
     assert ended.value.code == 2
-    assert "preset 'no such preset': expected birds" in capsys.readouterr().err
+    assert "preset 'no such preset': expected birds, cub_resnet50" in capsys.readouterr().err
+
+
+def test_presets_are_configs_of_explain():
+    assert tables.open_preset("birds").model.checkpoint == "checkpoints/birds"
+    assert {"cub_resnet50", "dogs_vgg16"} < set(tables.presets())
+    for name in tables.presets():
+        config = tables.open_preset(name)
+        assert config.split != config.reference_split
 
 
 def test_every_row_of_the_paper_has_a_row():
