@@ -40,6 +40,7 @@ ATTRIBUTIONS = {
     "scorecam": ("ScoreCAM", scorecam),
 }
 SHOWN = 3
+REPEATS = 3
 
 
 def attacked(attribution: Callable[..., Any]) -> Callable[[Study], np.ndarray]:
@@ -82,7 +83,7 @@ KINDS = {
 
 
 def effort(study: Study) -> dict[str, Any]:
-    """Steps and milliseconds to change the prediction of every sample, one at a time."""
+    """Steps and milliseconds (the fastest of `REPEATS`) to change every prediction."""
     bank = study.bank(10, 0.8)
     ways = {
         "pgd": lambda image, q: pgd(study.clf, image, q),
@@ -93,9 +94,13 @@ def effort(study: Study) -> dict[str, Any]:
         found = {"steps": [], "milliseconds": [], "flipped": []}
         jax.block_until_ready(way(study.images[:1], study.target[:1]))
         for i in range(len(study)):
-            start = time.perf_counter()
-            result = jax.block_until_ready(way(study.images[i : i + 1], study.target[i : i + 1]))
-            found["milliseconds"].append(round(1000 * (time.perf_counter() - start), 2))
+            seconds = []
+            for _ in range(REPEATS):
+                start = time.perf_counter()
+                result = way(study.images[i : i + 1], study.target[i : i + 1])
+                jax.block_until_ready(result)
+                seconds.append(time.perf_counter() - start)
+            found["milliseconds"].append(round(1000 * min(seconds), 2))
             steps = result.num_steps if name == "pgd" else result.num_edits
             found["steps"].append(int(steps[0]))
             found["flipped"].append(bool(result.flipped[0]))
@@ -151,7 +156,7 @@ def main() -> None:
         table.notes.append(
             f"{label}: {sum(way['flipped'])} of {len(study)} predictions changed, median "
             f"{np.median(way['steps']):.0f} {unit} and {np.median(way['milliseconds']):.0f} ms a "
-            "sample, images one at a time, the forward pass included."
+            f"sample, the fastest of {REPEATS}, images one at a time, the forward pass included."
         )
     results.finish(table)
     save(draw(study, names, found), options.out / "figure3.png")

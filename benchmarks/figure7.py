@@ -68,8 +68,8 @@ def measure(study: Study, sigma: float, top_m: int | None) -> dict[str, Any]:
     }
 
 
-def draw(study: Study, rows: dict[str, Any]) -> Figure:
-    """(a) bars of milliseconds, (b) histograms of edits."""
+def draw(rows: dict[str, Any]) -> Figure:
+    """(a) bars of milliseconds, (b) boxes of edits."""
     figure = Figure(figsize=(8.5, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     ways = [name for name in TIMED if name in rows]
@@ -84,19 +84,16 @@ def draw(study: Study, rows: dict[str, Any]) -> Figure:
     left.set_ylabel("ms a sample, search alone", fontsize=7)
     left.set_title("(a) median and quartiles", fontsize=8)
     sizes = [name for name in COUNTED if name in rows]
-    most = max((max(rows[name]["edits"]) for name in sizes), default=1)
-    for place, name in enumerate(sizes):
-        counts = np.bincount(rows[name]["edits"], minlength=most + 1)
-        right.barh(
-            np.arange(most + 1) + 0.8 * (place / len(sizes) - 0.5) + 0.08,
-            counts,
-            0.8 / len(sizes),
-            label=SEARCHES[name][0],
-        )
-    right.set_xlabel(f"of {len(study)} samples", fontsize=7)
+    boxes = right.boxplot(
+        [rows[name]["edits"] for name in sizes], patch_artist=True, showmeans=True
+    )
+    for name, box in zip(sizes, boxes["boxes"], strict=True):
+        box.set_facecolor("#ff922b" if name == "sp_sel" else "#dee2e6")
+    labels = [SEARCHES[name][0].removeprefix("SP, ") for name in sizes]
+    right.set_xticks(range(1, len(sizes) + 1), labels, fontsize=6)
+    right.set_xlabel("candidates of each reference", fontsize=7)
     right.set_ylabel("edits", fontsize=7)
     right.set_title("(b) edits until the prediction changes", fontsize=8)
-    right.legend(fontsize=6, frameon=False)
     for axis in (left, right):
         axis.tick_params(labelsize=6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -136,7 +133,7 @@ def main() -> None:
         "the forward pass and the bank are not in it."
     ]
     results.finish(Table(columns, table, notes))
-    save(draw(study, rows), options.out / "figure7.png")
+    save(draw(rows), options.out / "figure7.png")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,13 @@ KINDS = {"P": "invariant", "Q": "dominant"}
 
 
 def laid_over(image: np.ndarray, values: np.ndarray, explains: str, side: int = 168) -> Image.Image:
-    """An image, float [S, S, 3] in [0, 1], with a map over it."""
+    """An image, float [S, S, 3] in [0, 1], with a map over it.
+
+    A floor that the whole map stands on is taken off, and the highest percent of its values shown
+    as one: RISE and the gradients of pixels cannot be seen otherwise.
+    """
+    values = np.maximum(values, 0)
+    values = np.minimum(values - values.min(), np.quantile(values, 0.99) - values.min())
     picture = Image.fromarray(np.round(image * 255).astype(np.uint8)).resize((side, side))
     grey = Image.blend(picture, picture.convert("L").convert("RGB"), 0.6).convert("RGBA")
     return Image.alpha_composite(

@@ -9,6 +9,7 @@ import argparse
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from statistics import median
 
@@ -128,7 +129,7 @@ def tables(page: Page) -> list[str]:
         sections += [
             "## Table 1: faithfulness and compactness",
             page.table("table1"),
-            page.picture("table1", "Maps of all methods on four samples"),
+            page.picture("table1", "Maps of all methods on three samples"),
         ]
     for path in sorted(page.folder.glob("table2*.json")):
         found = json.loads(path.read_text())
@@ -280,7 +281,7 @@ def verdict(page: Page) -> list[str]:
             for kind in ("invariant", "dominant")
         )
 
-    return [
+    paragraphs = [
         "## Where FG-VCE wins, where it does not, and why",
         "Differences are taken sample by sample; less than two standard errors counts as level.",
         "**Against other contrastive explanations.** The invariant map, which explains P, beside "
@@ -301,7 +302,7 @@ def verdict(page: Page) -> list[str]:
         + " for P, and "
         + against(page, "fgvce_dominant", ("gradcam_q", "contributions_q"))
         + " for Q. This is what the measure asks for: insertion wants every pixel that the class "
-        "needs, in order. A contrastive map is not zero only where features changed, a median of "
+        "needs, in order. A contrastive map is above zero only where features changed, a median of "
         f"{median(edits):.0f} of {cells} cells, and the order of the rest is arbitrary. The paper "
         "reports the opposite order on CUB; these classes differ in one small part while their "
         "evidence is the whole bird, which may be part of the reason. The methods with maps finer "
@@ -319,8 +320,12 @@ def verdict(page: Page) -> list[str]:
         "what is rewarded is a map whose active cells are about equally high. Maps with few active "
         "cells tend to be like that, and so are maps that say little.",
         f"**Saliency partition.** Of the {len(sp)} insertion and deletion scores of Table 3, SP "
-        f"makes {better} better and {worse} worse, which agrees with the paper. Compactness "
-        + (f"falls for {', '.join(lower)}, unlike the paper's. " if lower else "does not fall. ")
+        f"makes {better} better and {worse} worse; the paper has nearly all better. Compactness "
+        + (
+            f"falls for {'; '.join(lower)}, where the paper's rises. "
+            if lower
+            else "does not fall. "
+        )
         + "Fig. 6 comes out otherwise as well: with SP the regions change from "
         f"{change(pixels, 0)} pixels and from {change(keypoints, 1)} keypoints (invariant and "
         f"dominant), the contribution per pixel from {change(contribution, 1, 1000)} thousandths. "
@@ -358,6 +363,7 @@ def verdict(page: Page) -> list[str]:
         )
         + ".",
     ]
+    return [textwrap.fill(text, 100, break_on_hyphens=False) for text in paragraphs]
 
 
 def main() -> None:

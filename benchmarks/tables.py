@@ -693,9 +693,9 @@ def remarks(label: str, found: Mapping[str, Any]) -> list[str]:
     notes = []
     if found["excluded"]:
         ids = ", ".join(found["excluded"])
-        notes.append(f"{label}: {len(found['excluded'])} maps hold NaN and are left out ({ids}).")
+        notes.append(f"{label}: NaN in {len(found['excluded'])} of the maps, left out ({ids}).")
     if found["empty"]:
-        notes.append(f"{label}: {found['empty']} maps have no positive value.")
+        notes.append(f"{label}: no positive value in {found['empty']} of the maps.")
     return notes
 
 
@@ -713,6 +713,8 @@ def constants(study: Study, rows: Iterable[str]) -> list[str]:
         notes.append(f"RISE: {options.rise_masks} masks (usual: 8000 for ResNet, 4000 for VGG).")
     if "ep" in rows and options.ep_iterations != 800:
         notes.append(f"EP: {options.ep_iterations} iterations (usual: 800).")
+    if any(name.endswith("cve_semantic") for name in rows):
+        notes.append("CVE-semantic: the classifier's own features tell parts apart, no other's.")
     return notes
 
 

@@ -30,8 +30,10 @@ from fgvce_jax.data.augment import AugmentConfig, augment
 from fgvce_jax.data.example import Dataset, Example
 from fgvce_jax.data.pipeline import batches, training_batches, warn_skipped
 from fgvce_jax.errors import InputError, UnreadableImage
-from fgvce_jax.heads import Dense, PooledLinear
+from fgvce_jax.heads import CalmHead, Dense, PooledLinear
+from fgvce_jax.methods.calm import expectation_maximisation, marginal_likelihood
 from fgvce_jax.models import Classifier, ModelSpec, build, load_classifier, save_classifier
+from fgvce_jax.models.spec import require_spec
 from fgvce_jax.progress import say, stage
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ class TrainConfig:
             epoch.
         model: Which classifier: an architecture from scratch, or with weights (or a checkpoint) to
             fine-tune. Where the weights have another number of classes, the last layer starts anew.
+        head: "own" trains the architecture's head by cross-entropy; "calm_em" and "calm_ml" put
+            CALM's head in its place and train it by expectation-maximisation or by marginal
+            likelihood, so that the method `calm` can be used.
         augment: How training images are varied.
         epochs: Passes over the train split.
         batch_size: Images in one step.
@@ -63,6 +68,7 @@ class TrainConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    head: Literal["own", "calm_em", "calm_ml"] = "own"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     epochs: int = 10
     batch_size: int = 64
@@ -126,6 +132,15 @@ def cross_entropy(
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
     loss = optax.softmax_cross_entropy(logits, targets).mean()
     return loss, (replace(classifier, features=features), logits)
+
+
+def loss_of(config: TrainConfig) -> Loss:
+    """The loss that trains the config's head."""
+    return {
+        "own": partial(cross_entropy, label_smoothing=config.label_smoothing),
+        "calm_em": expectation_maximisation,
+        "calm_ml": marginal_likelihood,
+    }[config.head]
 
 
 def trainable(classifier: Classifier) -> tuple[Any, Any]:
@@ -289,6 +304,7 @@ def initial_classifier(config: TrainConfig, class_names: Sequence[str]) -> Class
         InputError: Neither an architecture nor a checkpoint, a cut, or weights that do not fit.
     """
     model, key = config.model, jax.random.key(config.seed)
+    head = "own" if config.head == "own" else "calm"
     if model.cut is not None:
         raise InputError(f"model.cut {model.cut!r}: expected none in training; cut when explaining")
     if model.arch is None and model.checkpoint is None:
@@ -298,18 +314,29 @@ def initial_classifier(config: TrainConfig, class_names: Sequence[str]) -> Class
             model.arch, widths=model.widths, blocks=model.blocks, stem_stride=model.stem_stride
         )
         size = model.image_size or (112 if model.arch == "small_resnet" else 224)
+        spec = replace(spec, head=head)
         return build(spec, len(class_names), size, key, class_names=class_names)
     classifier = load_classifier(
         model.checkpoint or model.arch, model.weights, image_size=model.image_size
     )
-    if classifier.num_classes == len(class_names):
+    same_head = require_spec(classifier).head == head
+    if same_head and classifier.num_classes == len(class_names):
         return replace(classifier, class_names=tuple(class_names))
     return replace(
         classifier,
-        head=fresh_head(classifier.head, len(class_names), key),
+        head=fresh_head(classifier.head, len(class_names), key)
+        if head == "own"
+        else CalmHead.create(key, _channels(classifier), len(class_names)),
+        spec=replace(require_spec(classifier), head=head),
         num_classes=len(class_names),
         class_names=tuple(class_names),
     )
+
+
+def _channels(classifier: Classifier) -> int:
+    """C of the cells."""
+    image = jax.ShapeDtypeStruct((1, classifier.image_size, classifier.image_size, 3), jnp.float32)
+    return jax.eval_shape(classifier.features, image).shape[-1]
 
 
 def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> Any:
@@ -366,7 +393,7 @@ def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Cla
     Args:
         config: What to train.
         out: A new folder, or that of the same training.
-        loss: What is minimised; by default `cross_entropy` with the config's label smoothing.
+        loss: What is minimised; by default what `config.head` asks for.
 
     Raises:
         InputError: The folder holds something else, data, model or weights do not fit, or the loss
@@ -385,7 +412,7 @@ def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Cla
         raise InputError(f"batch_size {config.batch_size}: expected at most {len(train_set)}")
     state.mkdir(parents=True, exist_ok=True)
     (state / _CONFIG).write_text(_to_json(config))
-    loss = loss or partial(cross_entropy, label_smoothing=config.label_smoothing)
+    loss = loss or loss_of(config)
     try:
         classifier, history = _epochs(config, classifier, train_set, test_set, loss, state)
     except InputError:

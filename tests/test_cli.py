@@ -194,6 +194,28 @@ def test_confused_pairs_and_a_gallery(checkpoint, digits_run, tmp_path):
     assert "scout" in (out / "report.html").read_text()
 
 
+@pytest.mark.parametrize("objective", ["calm_em", "calm_ml"])
+def test_calm_needs_a_head_that_can_be_trained(checkpoint, tmp_path, capsys, objective):
+    explain = ["explain", "--data.name", "digits", "--limit", "40", "--methods", "[calm]", *SMALL]
+    own = ["--model.checkpoint", checkpoint, "--out", str(tmp_path / "own")]
+    assert main([*explain, *own]) == 2
+    assert "fgvce train --head calm_em" in capsys.readouterr().err
+
+    train = ["train", "--config", "configs/digits.yaml", "--epochs", "2", "--head", objective]
+    assert main([*train, "--out", str(tmp_path / "calm")]) == 0
+    calm = ["--model.checkpoint", str(tmp_path / "calm"), "--out", str(tmp_path / "run")]
+    assert main([*explain, *calm]) == 0
+    results = read_run(tmp_path / "run")
+    clf = load_classifier(str(tmp_path / "calm"))
+    test = open_dataset("digits", "test")
+    rows = results.table["index"].to_pylist()
+    assert 0 < len(rows) < 40 * 0.8  # two epochs teach it something
+    images = np.stack([test[i].image for i in rows]).astype(np.float32) / 255
+    predicted = np.asarray(results.table["predicted"])
+    p = np.exp(np.asarray(clf(images)))[np.arange(len(rows)), predicted]
+    np.testing.assert_allclose(results.maps["calm"].sum((1, 2)), p, atol=1e-4)
+
+
 def test_an_unknown_method_lists_the_known_ones(checkpoint, tmp_path, capsys):
     arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint]
     arguments += ["--methods", "[gradcan]", "--out", str(tmp_path / "out")]

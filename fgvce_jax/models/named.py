@@ -15,21 +15,23 @@ import jax.numpy as jnp
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.classifier import Classifier
-from fgvce_jax.models.spec import require_spec, template
+from fgvce_jax.models.spec import ModelSpec, require_spec, template
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Array
 
 
-def _name(path: Any, vgg: bool) -> str:
+def _name(path: Any, spec: ModelSpec) -> str:
     parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
     if "units" in parts:  # a layer of the network, in the features or in a cut-off rest
         parts = parts[parts.index("units") + 1 :]
         return ".".join(parts[:-1] if parts[-1] == "value" else parts)
     if parts[0] == "features":
         return parts[-1]
-    if not vgg:
+    if spec.head == "calm":
+        return f"calm.{parts[-1]}"
+    if not spec.is_vgg:
         return f"fc.{parts[-1]}"
     if "layers" in parts:  # torchvision has ReLU and dropout between its linear layers
         layer, kind = int(parts[-2]), int(parts[-1])
@@ -38,8 +40,8 @@ def _name(path: Any, vgg: bool) -> str:
 
 
 def _names(clf: Classifier) -> list[str]:
-    vgg = require_spec(clf).is_vgg
-    return [_name(path, vgg) for path, _ in jax.tree_util.tree_leaves_with_path(clf)]
+    spec = require_spec(clf)
+    return [_name(path, spec) for path, _ in jax.tree_util.tree_leaves_with_path(clf)]
 
 
 def named(clf: Classifier) -> dict[str, Array]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import Dense, PooledLinear
+from fgvce_jax.heads import CalmHead, Dense, PooledLinear
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.layers import Chain, ChainHead
 from fgvce_jax.models.resnet import resnet50_units, small_resnet_units
@@ -42,6 +42,7 @@ class ModelSpec:
         blocks: Basic blocks of each stage of small_resnet.
         stem_stride: Stride before the first stage of small_resnet: 1, 2 or 4. Each later stage
             doubles it, so the defaults turn 112 pixels into 7 cells.
+        head: "own", the architecture's, or "calm" (`fgvce_jax.heads.CalmHead`) in its place.
 
     Raises:
         InputError: An unknown architecture or cut, or stages that cannot be built.
@@ -52,6 +53,7 @@ class ModelSpec:
     widths: tuple[int, ...] = (48, 96, 192)
     blocks: tuple[int, ...] = (1, 1, 1)
     stem_stride: int = 4
+    head: str = "own"
 
     def __post_init__(self):
         if self.arch not in ARCHITECTURES:
@@ -67,6 +69,8 @@ class ModelSpec:
             )
         if self.stem_stride not in (1, 2, 4):
             raise InputError(f"stem_stride {self.stem_stride}: expected 1, 2 or 4")
+        if self.head not in ("own", "calm"):
+            raise InputError(f"head {self.head!r}: expected own or calm")
         if self.cut is not None and self.cut not in self.cuts:
             raise InputError(
                 f"cut {self.cut!r}: expected one of {', '.join(self.cuts)} for {self.arch}"
@@ -162,7 +166,7 @@ def _initialise(
     image_size: int,
     activation: Callable[[Any], Any],
     key: Key[Array, ""],
-) -> tuple[Backbone, PooledLinear | Dense | ChainHead]:
+) -> tuple[Backbone, PooledLinear | Dense | CalmHead | ChainHead]:
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
     fast = jax.random.wrap_key_data(jax.random.bits(key, 4, jnp.uint32), impl="rbg")
     rngs = nnx.Rngs(params=fast)
@@ -186,8 +190,10 @@ def _head(
     num_classes: int,
     activation: Callable[[Any], Any],
     rngs: nnx.Rngs,
-) -> PooledLinear | Dense:
+) -> PooledLinear | Dense | CalmHead:
     """The head proper, on cells of shape (n, n, C)."""
+    if spec.head == "calm":
+        return CalmHead.create(rngs.params(), cells[-1], num_classes)
     if not spec.is_vgg:
         bound = cells[-1] ** -0.5
         kernel = jax.random.uniform(

@@ -104,8 +104,8 @@ def test_a_table_says_what_is_missing_and_what_was_left_out(tmp_path, capsys):
     table = tables.score_table(study(tmp_path), rows, ["insertion"], kinds, "table1")
     assert table.rows == [["A", "P", "15.0 ± 5.0"], ["CALM", "P", None]]
     assert table.notes == [
-        "A: 1 maps hold NaN and are left out (y.png).",
-        "A: 1 maps have no positive value.",
+        "A: NaN in 1 of the maps, left out (y.png).",
+        "A: no positive value in 1 of the maps.",
         "CALM: — because calm: needs its head.",
     ]
     results = tables.Results("t", study(tmp_path))
