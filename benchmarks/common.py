@@ -72,17 +72,6 @@ def median_times(
     return np.median(seconds, axis=0).tolist()
 
 
-def program_bytes(compiled: Any) -> int:
-    """Memory that a compiled program needs by its own analysis: arguments, results, temporaries."""
-    analysis = compiled.memory_analysis()
-    return (
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
-    )
-
-
 def device_peak_bytes() -> int | None:
     """Most memory that the first device has held in this process; None where it does not say."""
     stats = jax.local_devices()[0].memory_stats()

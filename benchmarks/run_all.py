@@ -105,10 +105,10 @@ def setting(page: Page) -> str:
     """What was measured on what."""
     found = page.found["table1"]
     s = found["settings"]
-    return f"""# Results
+    text = f"""# Results
 
 Everything on this page is measured by the scripts in `benchmarks/` and written by
-`python benchmarks/run_all.py`; no figure is typed.
+`python benchmarks/run_all.py`; no measured figure is typed.
 
 The data is `{s["dataset"]}`, drawn birds of 50 classes in which every class has a sibling that
 differs from it in one known part. The classifier is the shipped `checkpoints/birds`
@@ -119,7 +119,13 @@ less than about two standard errors mean little. Machine: {describe(found["machi
 
 Map and class travel together: a map is scored by the class that it explains, P or Q. The two groups
 cannot be compared with each other: the images are misclassified, so P starts high and Q starts low
-by construction. The rows of random cells show what a group's scores are worth nothing at."""
+by construction. The rows of random cells show what a score is that says nothing."""
+    return "\n\n".join(wrapped(paragraph) for paragraph in text.split("\n\n"))
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of at most 100 characters."""
+    return textwrap.fill(text, 100, break_on_hyphens=False)
 
 
 def tables(page: Page) -> list[str]:
@@ -363,7 +369,7 @@ def verdict(page: Page) -> list[str]:
         )
         + ".",
     ]
-    return [textwrap.fill(text, 100, break_on_hyphens=False) for text in paragraphs]
+    return [wrapped(text) for text in paragraphs]
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ from common import (
     median_times,
     planted_problem,
     print_table,
-    program_bytes,
 )
 
 
@@ -37,6 +36,7 @@ def measure(arch: str, batch: int, dtype: str, classes: int, cut: str | None, re
     from fgvce_jax.config import SearchConfig
     from fgvce_jax.explain import explain_features, explain_images
     from fgvce_jax.heads import searchable
+    from fgvce_jax.memory import program_bytes
 
     problem = planted_problem(arch, batch, classes=classes, cut=cut, dtype=dtype)
     clf, images = problem.clf, problem.images

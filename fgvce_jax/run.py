@@ -28,6 +28,7 @@ from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.explain import explain_features
 from fgvce_jax.gallery import check_methods, gallery
 from fgvce_jax.heads import searchable
+from fgvce_jax.memory import available_bytes, program_bytes
 from fgvce_jax.models import Classifier, load_classifier
 from fgvce_jax.progress import say, stage
 from fgvce_jax.report import write_report
@@ -74,12 +75,13 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         ]
         if run.resumed and processes.primary:
             say(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
+        predictor = Predictor(clf, config.batch_size)
         bank = _bank(config, clf, references, folder, keep=processes.primary)
         loaded = time.perf_counter()
         rivals = None
         if config.pairs == "confusion":
-            rivals = most_confused(config, clf, dataset, count)
-        explainer = Explainer(config, clf, bank, dataset, references.ids, rivals)
+            rivals = most_confused(predictor, dataset, count)
+        explainer = Explainer(config, predictor, bank, dataset, references.ids, rivals)
         todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
         with stage("Explaining mistakes", sum(len(parts[i]) for i in todo)) as advance:
             for i in todo:
@@ -226,15 +228,13 @@ def _fingerprint(clf: Classifier) -> str:
     return digest.hexdigest()[:16]
 
 
-def most_confused(
-    config: ExplainConfig, clf: Classifier, dataset: LabelledAs, count: int
-) -> Int[np.ndarray, "K"]:
+def most_confused(predictor: Predictor, dataset: LabelledAs, count: int) -> Int[np.ndarray, "K"]:
     """For every class, the other class that the model says most often for its images.
 
     Where it never errs on a class, the other class with the highest mean probability.
     """
+    clf = predictor.clf
     said = np.zeros((clf.num_classes, clf.num_classes))
-    predictor = Predictor(clf, config.batch_size)
     with stage("Finding confused pairs", count) as advance:
         for batch in batches(
             dataset.dataset,
@@ -256,13 +256,32 @@ def most_confused(
 
 
 class Predictor:
-    """Cells and logits of batches, in one shape, split over the local devices."""
+    """Cells and logits of batches, in one shape, split over the local devices.
+
+    Raises:
+        InputError: A batch does not fit in memory.
+    """
 
     def __init__(self, clf: Classifier, batch_size: int):
         devices = np.array(jax.local_devices())
         self.clf = clf
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self.sharding = NamedSharding(Mesh(devices, ("images",)), PartitionSpec("images"))
+        shape = (self.batch_size, clf.image_size, clf.image_size, 3)
+        images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=self.sharding)
+        self.program = _predict.lower(clf, images).compile()
+        self._check_memory(len(devices))
+
+    def _check_memory(self, devices: int) -> None:
+        needed, available = program_bytes(self.program), available_bytes()
+        if jax.default_backend() == "cpu":
+            needed *= devices  # virtual ones share the machine's memory
+        if available is not None and needed > available:
+            fits = int(0.8 * self.batch_size * available / needed)
+            raise InputError(
+                f"batch_size {self.batch_size}: a forward pass needs about {needed / 2**30:.1f} "
+                f"GiB and {available / 2**30:.1f} GiB are free; try {max(fits, 1)} or fewer"
+            )
 
     def __call__(self, batch: Batch) -> tuple[Float[Array, "B n n C"], Float[np.ndarray, "b K"]]:
         """Cells of the padded batch, and logits of its b images.
@@ -271,7 +290,7 @@ class Predictor:
             InputError: NaN logits.
         """
         images = pad_batch(batch.image, self.batch_size)
-        cells, logits = _predict(self.clf, jax.device_put(images, self.sharding))
+        cells, logits = self.program(self.clf, jax.device_put(images, self.sharding))
         logits = np.asarray(logits)[: len(batch.index)]
         for id, row in zip(batch.id, logits, strict=True):
             if np.isnan(row).any():
@@ -312,19 +331,18 @@ class Explainer:
     def __init__(
         self,
         config: ExplainConfig,
-        clf: Classifier,
+        predictor: Predictor,
         bank: Bank,
         dataset: LabelledAs,
         reference_ids: Sequence[str],
         rivals: Int[np.ndarray, "K"] | None = None,
     ):
-        self.clf, self.search, self.rivals = clf, config.search, rivals
+        self.clf, self.search, self.rivals = predictor.clf, config.search, rivals
+        self.predictor, self.batch_size = predictor, predictor.batch_size
         # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
         self.bank = bank if jax.default_backend() == "cpu" else jax.device_put(bank)
         self.dataset, self.reference_ids = dataset, reference_ids
-        self.predictor = Predictor(clf, config.batch_size)
-        self.batch_size = self.predictor.batch_size
-        self.head = searchable(clf.head)
+        self.head = searchable(self.clf.head)
         self.methods = check_methods(config.methods)
 
     def records(self, part: range, advance: Callable[[int], None]) -> Iterator[Record]:

@@ -224,6 +224,38 @@ def test_an_unknown_method_lists_the_known_ones(checkpoint, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_batch_that_does_not_fit_says_what_would(checkpoint, tmp_path, capsys):
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint]
+    huge = ["--batch_size", "100000000", "--out", str(tmp_path / "out")]
+    assert main(["explain", *arguments, *huge]) == 2
+    error = capsys.readouterr().err
+    assert "batch_size 100000000: a forward pass needs about" in error
+    assert "GiB are free; try" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bank_is_shared_and_rebuilt_when_it_does_not_fit(checkpoint, tmp_path, capsys):
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--limit", "40"]
+    arguments += ["--batch_size", "16", "--bank.top_m", "4"]
+    arguments += ["--bank_file", str(tmp_path / "bank.npz")]
+    three = [*arguments, "--bank.per_class", "3"]
+    assert main(["explain", *three, "--out", str(tmp_path / "a")]) == 0
+    assert "Collecting references" in capsys.readouterr().err
+    assert main(["explain", *three, "--limit", "50", "--out", str(tmp_path / "b")]) == 0
+    assert "Collecting references" not in capsys.readouterr().err
+    two = [*arguments, "--bank.per_class", "2", "--out", str(tmp_path / "c")]
+    assert main(["explain", *two]) == 0
+    error = " ".join(capsys.readouterr().err.split())
+    assert "made with per_class 3, expected 2; building it again" in error
+    candidates = read_run(tmp_path / "c").table["edits"].to_pylist()
+    assert max(len({e["candidate_image"] for e in edits}) for edits in candidates) <= 2
+
+
+def test_a_dataset_without_keypoints_cannot_be_evaluated(digits_run, capsys):
+    assert main(["evaluate", str(digits_run)]) == 2
+    assert "has no keypoints" in capsys.readouterr().err
+
+
 def test_nan_logits_are_named(checkpoint, tmp_path, capsys):
     from dataclasses import replace
 

@@ -222,6 +222,18 @@ def test_many_devices_agree_with_one_and_never_talk():
         found = [w for w in ("all-reduce", "all-gather", "all-to-all", "collective-permute",
                              "reduce-scatter", "collective-broadcast") if w in text]
         assert "while" in text and not found, found
+
+        # More devices than samples, from images on.
+        images = rng.random((30, 6, 6, 3), np.float32)
+        head = fg.PooledLinear(jnp.float32(rng.normal(size=(3, 4)) * 20), jnp.zeros(4))
+        clf = fg.Classifier(lambda x: x, fg.PooledLinear(head.kernel, -head(images).mean(0)), 4, 6)
+        said = np.asarray(clf(images).argmax(-1))
+        bank = fg.build_bank(clf, images, said, per_class=3, top_m=4, batch_size=10)
+        arguments = clf, bank, images[:3], (said[:3] + 1) % 4
+        many, one = fg.explain(*arguments), fg.explain(*arguments, devices=jax.devices()[:1])
+        assert many.num_edits.shape == (3,) and many.num_edits.min() > 0
+        for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one)):
+            np.testing.assert_allclose(a, b, atol=1e-6)
         print("agreed")
     """
     program = textwrap.dedent(program.format(tests=str(ROOT / "tests"), root=str(ROOT)))
