@@ -72,8 +72,9 @@ def bars(found: dict[str, Any]) -> list[list[str]]:
     at16 = {row["arch"]: row for row in throughput if row["batch"] == 16}
     step = {row["step"]: row for row in steps}
     resnet, vgg = at16["resnet50"], at16["vgg16"]
-    contributions = step["contributions, VGG-16, batch 16"]["speedup"]
-    single = step["contributions, VGG-16, batch 1"]["speedup"]
+    single, *_, contributions = (
+        row["speedup"] for name, row in step.items() if name.startswith("contributions, VGG-16")
+    )
     search = step["search and maps, ResNet-50"]["speedup"]
     bank = step["bank of one class, ResNet-50"]["fast_ms"]
     first = step["first explanation, ResNet-50"]["warm_s"]
@@ -85,7 +86,7 @@ def bars(found: dict[str, Any]) -> list[list[str]]:
         [
             "contributions, VGG-16, over the direct path",
             "≥ 5×",
-            f"{contributions:.1f}× (batch 16), {single:.1f}× (one image)",
+            f"{contributions:.1f}× (batch 32), {single:.1f}× (one image)",
             verdict(contributions >= 5),
         ],
         [
@@ -189,7 +190,9 @@ def page(found: dict[str, Any]) -> str:
         "",
         "The direct path masks and edits whole feature maps and passes them through the head",
         "(`fgvce_jax.heads.Direct`); both give the same edits. *Bank* rows are for 20 reference"
-        " images.",
+        " images. Contributions of a single image through VGG's dense head are bound by memory on"
+        " both paths: fc6 alone is 392 MiB and has to be read once. A batch reads it once for all,"
+        " and the saving approaches that of the arithmetic, 5.9 to 1.0 GMAC an image.",
         "",
         "## Table 2",
         "",

@@ -31,7 +31,7 @@ COMPLEXITY = {
     "references": "n² C |U| m to start; |U| m K an edit",
     "top_m": "n² C |U| m to start; |U| m K an edit",
     "batch": "1 for an image: a batch only fills the device",
-    "devices": "1 / devices, as long as there are cores behind them",
+    "devices": "1 / devices, where there are cores for them",
 }
 CHANNELS = 2048
 
@@ -140,8 +140,8 @@ def draw(result: dict, path: Path) -> None:
     figure, axes = pyplot.subplots(2, 3, figsize=(9, 5.4), layout="constrained")
     for axis, (name, rows) in zip(axes.flat, result["sweeps"].items(), strict=False):
         rows = [row for row in rows if row["ms_per_image"] is not None]
-        axis.loglog([row["size"] for row in rows], [row["ms_per_image"] for row in rows], "o-")
-        axis.set(xlabel=titles[name], ylabel="ms an image")
+        axis.semilogx([row["size"] for row in rows], [row["ms_per_image"] for row in rows], "o-")
+        axis.set(xlabel=titles[name], ylabel="ms an image", ylim=(0, None))
         axis.set_xticks([row["size"] for row in rows], [str(row["size"]) for row in rows])
         axis.minorticks_off()
         axis.set_title(result["complexity"][name], fontsize=7)

@@ -71,7 +71,7 @@ def search_speedup(problem: Problem, count: int, repeats: int) -> dict:
 
 def chunked(problem: Problem, repeats: int) -> list[dict]:
     """The whole search for a batch, one image at a time and all together."""
-    cells, labels = problem.clf.features(problem.images), problem.labels
+    cells, labels = problem.clf.features(problem.images[:16]), problem.labels[:16]
     candidates, groups = problem.bank.select(labels)
     devices = tuple(jax.local_devices()[:1])
 
@@ -170,8 +170,8 @@ def main() -> None:
     for row in chunked(resnet, options.repeats):
         add(f"search, ResNet-50, chunks of {row['chunk']}", row)
     del resnet
-    vgg = planted_problem("vgg16", 16)
-    for count in (1, 4, 16):
+    vgg = planted_problem("vgg16", 32)
+    for count in (1, 4, 16, 32):
         add(
             f"contributions, VGG-16, batch {count}",
             contributions_speedup(vgg, count, options.repeats),

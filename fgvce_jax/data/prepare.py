@@ -45,6 +45,8 @@ def prepare(
     builders = {"cub": _cub, "dogs": _dogs}
     if name not in builders:
         raise InputError(f"{name}: unknown dataset; expected one of {', '.join(builders)}")
+    if from_path is not None and not Path(from_path).exists():
+        raise InputError(f"{from_path}: expected a folder or an archive")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         tasks: dict[str, TaskID] = {}

@@ -1,4 +1,4 @@
-"""The methods that explain one class, on ResNet-50 and VGG-16 with 2 x 2 cells."""
+"""Every row of Table 1 on ResNet-50 and VGG-16, with 2 x 2 cells."""
 
 from functools import cache
 
@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from networks import resnet, some_images, vgg
 
+from fgvce_jax.bank import Bank
+from fgvce_jax.config import BankConfig
+from fgvce_jax.heads import CalmHead, searchable
 from fgvce_jax.methods import METHODS
-from fgvce_jax.models import ModelSpec, recut
+from fgvce_jax.models import Classifier, ModelSpec, recut
 
 # What the methods take at this size; the networks' compilation is what the tests spend time on.
 OPTIONS = {
@@ -67,3 +70,60 @@ def test_scorecam_of_resnet50():
     # 256 forward passes after the first stage instead of 2048 after the last.
     clf = resnet(ModelSpec("resnet50"), size=20)
     check(["scorecam"], recut(clf, "layer1"), [5])
+
+
+def contrasts(clf):
+    """Images, the class of each, and the one that comes next."""
+    images, _ = some_images(6, clf.image_size)
+    order = np.argsort(-np.asarray(jax.jit(lambda clf, x: clf(x))(clf, images)), axis=-1)
+    return images, order[:, 0], order[:, 1]
+
+
+@pytest.mark.parametrize("network", [resnet50, vgg16])
+def test_contrastive_maps(network):
+    clf = network()
+    images, classes, rivals = contrasts(clf)
+    bank = reference_bank(clf, images)
+    options = {"cce": {"steps": 2}} | dict.fromkeys(("cve", "fgvce_dominant"), {"bank": bank})
+    for name in ("ce", "scout", "cce", "cve", "fgvce_dominant"):
+        maps = METHODS[name](clf, images, classes, rivals, **options.get(name, {}))
+        check_maps(name, maps)
+    check_maps("contributions", METHODS["contributions"](clf, images, classes))
+
+
+def check_maps(name, maps):
+    maps = np.asarray(maps)
+    assert maps.shape == (6, 2, 2), name
+    assert np.isfinite(maps).all(), name
+    assert np.abs(maps).max() > 0, name
+
+
+def reference_bank(clf, images):
+    """All cells of the images, offered to every class."""
+    cells = np.asarray(jax.jit(lambda clf, x: clf.features(x))(clf, images))
+    cells = cells.reshape(1, -1, cells.shape[-1])
+    count = cells.shape[1]
+    return Bank(
+        cells=cells,
+        norms=np.linalg.norm(cells, axis=-1),
+        prepared=jax.device_get(searchable(clf.head).prepare(cells)),
+        valid=np.ones((1, count), bool),
+        image=np.arange(count, dtype=np.int32)[None] // 4,
+        cell=np.arange(count, dtype=np.int32)[None] % 4,
+        references=np.ones(clf.num_classes, np.int32),
+        config=BankConfig(6, None, "all"),
+    )
+
+
+@pytest.mark.parametrize("network", [resnet50, vgg16])
+def test_calm(network):
+    clf = network()
+    features = clf.features
+    channels = jax.eval_shape(features, some_images(1, clf.image_size)[0]).shape[-1]
+    head = CalmHead.create(jax.random.key(0), channels, clf.num_classes)
+    calm = Classifier(features, head, clf.num_classes, clf.image_size)
+    images, classes = some_images(1, clf.image_size)
+    maps = np.asarray(METHODS["calm"](calm, images, classes))
+    assert maps.shape == (1, 2, 2)
+    probability = jax.nn.softmax(calm(images))[0, classes[0]]
+    np.testing.assert_allclose(maps.sum(), probability, rtol=1e-4)
