@@ -128,6 +128,7 @@ def build_bank(
     sigma: float = 0.8,
     reference: str = "class",
     batch_size: int = 32,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Bank:
     """Take the first `per_class` correctly classified images of each class, and their best cells.
 
@@ -145,6 +146,7 @@ def build_bank(
         sigma: Width of the contribution masks, in cells.
         reference: "class" or "all", see `BankConfig`.
         batch_size: Images in one forward pass.
+        advance: Told after every batch how many references it gave.
 
     Raises:
         InputError: A label outside the classes, or top_m above the number of cells.
@@ -170,6 +172,7 @@ def build_bank(
             for b, i in enumerate(indices.tolist()):
                 if correct[b]:
                     found[int(labels[i])].append(_Reference(i, index[b], best[b]))
+            advance(int(correct[: len(indices)].sum()))
     return _assemble(head, list(found.values()), config)
 
 

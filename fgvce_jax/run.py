@@ -202,21 +202,16 @@ def _build_bank(config: ExplainConfig, clf: Classifier, references: LabelledAs) 
     load = image_loader(references.dataset, config.batch_size, clf.image_size, clf.resize_to)
     wanted = config.bank.per_class * clf.num_classes
     with stage("Collecting references", wanted) as advance:
-
-        def counted(indices):
-            for batch in load(indices):
-                yield batch
-                advance(len(batch[0]))
-
         return build_bank(
             clf,
-            counted,
+            load,
             references.labels,
             config.bank.per_class,
             config.bank.top_m,
             sigma=config.search.sigma,
             reference=config.bank.reference,
             batch_size=config.batch_size,
+            advance=advance,
         )
 
 

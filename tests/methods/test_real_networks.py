@@ -84,7 +84,7 @@ def test_contrastive_maps(network):
     clf = network()
     images, classes, rivals = contrasts(clf)
     bank = reference_bank(clf, images)
-    options = {"cce": {"steps": 2}} | dict.fromkeys(("cve", "fgvce_dominant"), {"bank": bank})
+    options = {"cce": {"steps": 2}, "cve": {"bank": bank}, "fgvce_dominant": {"bank": bank}}
     for name in ("ce", "scout", "cce", "cve", "fgvce_dominant"):
         maps = METHODS[name](clf, images, classes, rivals, **options.get(name, {}))
         check_maps(name, maps)
