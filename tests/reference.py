@@ -1,4 +1,4 @@
-"""SPEC-level FG-VCE in float64 NumPy, one cell and one candidate at a time: what tests hold to."""
+"""FG-VCE by its definition in float64 NumPy, one cell and one candidate at a time."""
 
 import numpy as np
 
