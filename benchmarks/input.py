@@ -56,7 +56,7 @@ class Photos:
 
 
 def draw_photo(seed: int, width: int = 500, height: int = 375) -> bytes:
-    """A JPEG file that costs what a photograph does: detail at every scale, about 100 KB."""
+    """A JPEG file that costs what a photograph does: detail at every scale, and noise."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ console = Console(stderr=True, highlight=False)
 
 def say(message: str) -> None:
     """One line for the user, beside the bars."""
-    console.print(message, markup=False)
+    console.print(message, markup=False, soft_wrap=True)
 
 
 @contextmanager
