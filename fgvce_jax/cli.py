@@ -112,6 +112,14 @@ class Port:
         parser.add_argument(
             "--resize_to", type=int, help="Resize the short side to this, then crop the centre."
         )
+        for name, what in (("mean", "Mean"), ("std", "Standard deviation")):
+            parser.add_argument(
+                f"--{name}",
+                type=float,
+                nargs=3,
+                help=f"{what} of red, green and blue that images were normalised with, in units "
+                "of [0, 1]; ImageNet's by default.",
+            )
         parser.add_argument("--class_names", type=str, help="A text file, one name per line.")
         return parser
 

@@ -37,6 +37,8 @@ class ModelConfig:
         blocks: Blocks of each stage of a small_resnet.
         stem_stride: Stride before the first stage of a small_resnet: 1, 2 or 4.
         image_size: Height and width of the images, in pixels; by default the architecture's own.
+        resize_to: Pixels to which an image's short side is resized before its centre is cut out;
+            by default the checkpoint's, or none: the whole image is resized to a square.
     """
 
     checkpoint: str | None = None
@@ -47,6 +49,14 @@ class ModelConfig:
     blocks: tuple[int, ...] = (1, 1, 1)
     stem_stride: int = 4
     image_size: int | None = None
+    resize_to: int | None = None
+
+    def __post_init__(self):
+        if self.checkpoint and self.weights:
+            raise InputError(
+                f"model: expected a checkpoint or weights, got both {self.checkpoint} and "
+                f"{self.weights} (--model.checkpoint null takes a preset's away)"
+            )
 
 
 @dataclass(frozen=True)

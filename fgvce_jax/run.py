@@ -154,12 +154,14 @@ def open_classifier(config: ModelConfig) -> Classifier:
     Raises:
         InputError: It names none, or none that can be read.
     """
-    if config.checkpoint:
-        return load_classifier(config.checkpoint)
-    if not config.arch or not config.weights:
+    if not config.checkpoint and not (config.arch and config.weights):
         raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
     return load_classifier(
-        config.arch, config.weights, cut=config.cut, image_size=config.image_size
+        config.checkpoint or config.arch,
+        config.weights,
+        cut=config.cut,
+        image_size=config.image_size,
+        resize_to=config.resize_to,
     )
 
 

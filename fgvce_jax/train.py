@@ -1,4 +1,5 @@
-"""Training and fine-tuning with optax: warm-up and cosine decay, weight decay, label smoothing.
+"""Training and fine-tuning with optax: warm-up, then cosine decay or steps, weight decay, label
+smoothing.
 
 A step is a pure function of the training state and a batch, an epoch's batches are a function of
 (seed, epoch), and the augmentation's randomness one of (seed, step); so a run that was killed
@@ -57,8 +58,10 @@ class TrainConfig:
         augment: How training images are varied.
         epochs: Passes over the train split.
         batch_size: Images in one step.
-        optimizer: adamw, or sgd with Nesterov momentum 0.9.
-        learning_rate: The highest, reached after the warm-up and then taken to 0 along a cosine.
+        optimizer: adamw, or sgd with momentum 0.9.
+        learning_rate: The highest, reached after the warm-up.
+        milestones: Epochs after each of which the learning rate falls to a tenth; without any it
+            goes down to 0 along a cosine.
         warmup_epochs: Epochs over which the learning rate rises from 0, a fraction allowed.
         weight_decay: Of kernels; biases and normalisation layers have none. Times the learning
             rate with adamw, added to the gradient with sgd.
@@ -74,6 +77,7 @@ class TrainConfig:
     batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
+    milestones: tuple[int, ...] = ()
     warmup_epochs: float = 1.0
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
@@ -86,6 +90,10 @@ class TrainConfig:
         if not 0 <= self.warmup_epochs <= self.epochs:
             raise InputError(
                 f"warmup_epochs: expected 0 to {self.epochs} (epochs), got {self.warmup_epochs}"
+            )
+        if list(self.milestones) != sorted({m for m in self.milestones if m > 0}):
+            raise InputError(
+                f"milestones: expected epochs in ascending order, got {list(self.milestones)}"
             )
         if not self.weight_decay >= 0:
             raise InputError(f"weight_decay: expected 0 or more, got {self.weight_decay}")
@@ -160,15 +168,17 @@ def decay_mask(weights: Any) -> Any:
 
 
 def learning_rate_schedule(config: TrainConfig, steps_per_epoch: int) -> optax.Schedule:
-    """Step -> learning rate: linearly up from 0, then down to 0 along a half cosine."""
-    total = config.epochs * steps_per_epoch
+    """Step -> learning rate: linearly up from 0, then down along a half cosine or in steps."""
+    total, peak = config.epochs * steps_per_epoch, config.learning_rate
     warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup else config.learning_rate,
-        peak_value=config.learning_rate,
-        warmup_steps=warmup,
-        decay_steps=total,
-    )
+    if config.milestones:
+        drops = {epoch * steps_per_epoch - warmup: 0.1 for epoch in config.milestones}
+        decay = optax.piecewise_constant_schedule(peak, drops)
+    else:
+        decay = optax.cosine_decay_schedule(peak, total - warmup)
+    if not warmup:
+        return decay
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
 
 
 def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -178,7 +188,7 @@ def make_optimizer(config: TrainConfig, steps_per_epoch: int) -> optax.GradientT
         return optax.adamw(schedule, weight_decay=config.weight_decay, mask=decay_mask)
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
-        optax.sgd(schedule, momentum=0.9, nesterov=True),
+        optax.sgd(schedule, momentum=0.9),
     )
 
 
@@ -315,9 +325,14 @@ def initial_classifier(config: TrainConfig, class_names: Sequence[str]) -> Class
         )
         size = model.image_size or (112 if model.arch == "small_resnet" else 224)
         spec = replace(spec, head=head)
-        return build(spec, len(class_names), size, key, class_names=class_names)
+        return build(
+            spec, len(class_names), size, key, class_names=class_names, resize_to=model.resize_to
+        )
     classifier = load_classifier(
-        model.checkpoint or model.arch, model.weights, image_size=model.image_size
+        model.checkpoint or model.arch,
+        model.weights,
+        image_size=model.image_size,
+        resize_to=model.resize_to,
     )
     same_head = require_spec(classifier).head == head
     if same_head and classifier.num_classes == len(class_names):
@@ -451,6 +466,7 @@ def _epochs(
                 *size,
                 seed=config.seed,
                 epoch=epoch,
+                crop_scale=config.augment.crop_scale,
                 on_skip=on_skip,
             )
             losses, correct = [], []

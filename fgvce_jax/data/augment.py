@@ -1,6 +1,7 @@
-"""Random changes to a training image that leave its class alone, made inside the jitted step.
+"""Random changes to a training image that leave its class alone.
 
-The image functions are dm-pix's; each is for one image and is `vmap`ped over the batch.
+All but the random resized crop are made inside the jitted step. The image functions are dm-pix's;
+each is for one image and is `vmap`ped over the batch.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class AugmentConfig:
         flip: Mirror left and right, every other time.
         crop_padding: Pixels by which the edges are repeated before a crop of the image's own size
             is taken at random; 0 for none.
-        crop_scale: Smallest part of the area that a random resized crop keeps, in (0, 1]; 1 for
-            no such crop.
+        crop_scale: Smallest share of the area that a random resized crop keeps, in (0, 1]; 1 for
+            no such crop. The input pipeline cuts it, from the image as it lies on disk.
         colour_jitter: Strength of random brightness (added), contrast and saturation (factors
             around 1), in [0, 1); 0 for none.
     """
@@ -51,37 +52,16 @@ def augment(
     config: AugmentConfig, key: Key[Array, ""], image: Float[Array, "H W 3"]
 ) -> Float[Array, "H W 3"]:
     """A random variant of `image`, values in [0, 1] before and after."""
-    flip_key, shift_key, crop_key, colour_key = jax.random.split(key, 4)
+    flip_key, shift_key, colour_key = jax.random.split(key, 3)
     if config.flip:
         image = pix.random_flip_left_right(flip_key, image)
     if config.crop_padding:
         pad = (config.crop_padding, config.crop_padding)
         padded = jnp.pad(image, (pad, pad, (0, 0)), mode="edge")
         image = pix.random_crop(shift_key, padded, image.shape)
-    if config.crop_scale < 1:
-        image = random_resized_crop(crop_key, image, config.crop_scale)
     if config.colour_jitter:
         image = _colour_jitter(colour_key, image, config.colour_jitter)
     return image
-
-
-def random_resized_crop(
-    key: Key[Array, ""], image: Float[Array, "H W 3"], smallest: float
-) -> Float[Array, "H W 3"]:
-    """A random window of `image`, resized to its size (Szegedy et al. 2015, "Inception").
-
-    The window covers a share of the area uniform in [smallest, 1]; its aspect ratio is
-    log-uniform in [3/4, 4/3] as far as the image allows.
-    """
-    area_key, ratio_key, place_key = jax.random.split(key, 3)
-    area = jax.random.uniform(area_key, minval=smallest, maxval=1.0)
-    ratio = jnp.exp(jax.random.uniform(ratio_key, minval=jnp.log(3 / 4), maxval=jnp.log(4 / 3)))
-    share = jnp.minimum(jnp.sqrt(area * jnp.stack([1 / ratio, ratio])), 1.0)  # of height, of width
-    size = jnp.asarray(image.shape[:2], jnp.float32)
-    start = jax.random.uniform(place_key, (2,)) * (1 - share) * size
-    return jax.image.scale_and_translate(
-        image, image.shape, (0, 1), 1 / share, -start / share, method="linear"
-    )
 
 
 def _colour_jitter(

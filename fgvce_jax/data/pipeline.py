@@ -107,6 +107,42 @@ def move_keypoints(
     return kp.move(inside, scale, corner, (size, size))
 
 
+def random_resized_crop(
+    rng: np.random.Generator,
+    image: UInt8[np.ndarray, "H W 3"],
+    keypoints: Float[np.ndarray, "P 3"] | None,
+    image_size: int,
+    smallest: float,
+) -> tuple[UInt8[np.ndarray, "S S 3"], Float[np.ndarray, "P 3"] | None]:
+    """A random window of an image, resized (Szegedy et al., CVPR 2015, "Inception").
+
+    The window covers a share of the area uniform in [smallest, 1]; its aspect ratio is
+    log-uniform in [3/4, 4/3], as far as the image has room for it. It is cut from the image as it
+    lies on disk, so that a small one keeps its detail.
+
+    Args:
+        rng: What it is drawn with.
+        image: Any size.
+        keypoints: Moved along; one outside the window becomes invisible. Or None.
+        image_size: S, in pixels.
+        smallest: In (0, 1].
+    """
+    from PIL import Image
+
+    full = np.array(image.shape[1::-1], float)  # width, height
+    ratio = np.exp(rng.uniform(-1, 1) * np.log(4 / 3))
+    size = np.sqrt(rng.uniform(smallest, 1) * full.prod() * np.array([ratio, 1 / ratio]))
+    size = np.minimum(size, full)
+    corner = rng.uniform(size=2) * (full - size)
+    window = Image.fromarray(image).resize(
+        (image_size, image_size), Image.Resampling.BILINEAR, box=(*corner, *(corner + size))
+    )
+    if keypoints is not None:
+        scale = image_size / size
+        keypoints = kp.move(keypoints, scale, corner * scale, (image_size, image_size))
+    return np.asarray(window), keypoints
+
+
 class _Item(NamedTuple):
     index: int
     image: np.ndarray
@@ -115,13 +151,40 @@ class _Item(NamedTuple):
     keypoints: np.ndarray | None
 
 
+class _View(NamedTuple):
+    """Every image as `preprocess` shows it."""
+
+    image_size: int
+    resize_to: int | None
+
+    def __call__(
+        self, index: int, image: np.ndarray, points: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if points is not None:
+            points = move_keypoints(points, *image.shape[:2], *self)
+        return preprocess(image, *self), points
+
+
+class _RandomWindow(NamedTuple):
+    """Of every image a random window, a function of (seed, index)."""
+
+    image_size: int
+    smallest: float
+    seed: Sequence[int]
+
+    def __call__(
+        self, index: int, image: np.ndarray, points: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        rng = np.random.default_rng([*self.seed, index])
+        return random_resized_crop(rng, image, points, self.image_size, self.smallest)
+
+
 @dataclass(frozen=True)
 class _Load:
     """Index -> item, or the error that says why there is none; can travel to a worker process."""
 
     dataset: Dataset
-    image_size: int
-    resize_to: int | None
+    view: _View | _RandomWindow
 
     def __call__(self, index: int) -> _Item | UnreadableImage:
         index = int(index)
@@ -129,11 +192,7 @@ class _Load:
             example = self.dataset[index]
         except UnreadableImage as error:
             return error
-        image = preprocess(example.image, self.image_size, self.resize_to)
-        points = example.keypoints
-        if points is not None:
-            height, width = example.image.shape[:2]
-            points = move_keypoints(points, height, width, self.image_size, self.resize_to)
+        image, points = self.view(index, example.image, example.keypoints)
         return _Item(index, image, int(example.label), example.id, points)
 
 
@@ -173,17 +232,15 @@ def batches(
             would need a copy of the data.
         on_skip: Told of every image left out, in order.
     """
-    options = (batch_size, image_size, resize_to, num_workers)
     _geometry(image_size, image_size, image_size, resize_to)  # an error now, not in a thread
-    return _batched(_items(dataset, indices, *options, on_skip), batch_size)
+    load = _Load(dataset, _View(image_size, resize_to))
+    return _batched(_items(load, indices, batch_size, num_workers, on_skip), batch_size)
 
 
 def _items(
-    dataset: Dataset,
+    load: _Load,
     indices: Sequence[int] | np.ndarray,
     batch_size: int,
-    image_size: int,
-    resize_to: int | None,
     num_workers: int,
     on_skip: Callable[[UnreadableImage], None],
 ) -> Iterator[_Item]:
@@ -191,11 +248,9 @@ def _items(
     import grain
 
     threads = os.cpu_count() or 1
-    if getattr(dataset, "in_memory", False):
+    if getattr(load.dataset, "in_memory", False):
         num_workers = threads = 0
-    stream = grain.MapDataset.source(np.asarray(indices, np.int64)).map(
-        _Load(dataset, image_size, resize_to)
-    )
+    stream = grain.MapDataset.source(np.asarray(indices, np.int64)).map(load)
     stream = stream.to_iter_dataset(
         grain.ReadOptions(
             num_threads=1 if num_workers else threads,
@@ -277,6 +332,7 @@ def training_batches(
     *,
     seed: int,
     epoch: int,
+    crop_scale: float = 1.0,
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
@@ -293,6 +349,8 @@ def training_batches(
             `batch_size` is this process's.
         seed: Of the run.
         epoch: From 0.
+        crop_scale: Below 1, every image is shown through a `random_resized_crop` that keeps at
+            least this share of it, in the place of `preprocess`.
         process_index: Which share to read.
         process_count: How many shares there are.
 
@@ -306,12 +364,15 @@ def training_batches(
             f"batch_size {batch_size}: expected at most {len(order)}, the images of one process"
         )
     wanted, spare = order[: count * batch_size], order[count * batch_size :]
-    options = (batch_size, image_size, resize_to, num_workers, on_skip)
     _geometry(image_size, image_size, image_size, resize_to)
+    view = _View(image_size, resize_to)
+    if crop_scale < 1:
+        view = _RandomWindow(image_size, crop_scale, (seed, epoch))
+    load = _Load(dataset, view)
 
     def items() -> Iterator[_Item]:
         for indices in (wanted, spare, wanted):
-            yield from _items(dataset, indices, *options)
+            yield from _items(load, indices, batch_size, num_workers, on_skip)
         raise InputError(
             f"training images: fewer than {len(wanted) // 2} of {len(order)} can be read"
         )

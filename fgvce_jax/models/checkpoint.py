@@ -186,9 +186,11 @@ def load_classifier(
         resize_to: Short side in pixels before the centre crop.
 
     Raises:
-        InputError: An unknown architecture, no such folder or file, one that cannot be read, or
-            weights that do not fit.
+        InputError: An unknown architecture, no such folder or file, one that cannot be read,
+            weights that do not fit, or a standard deviation that is not above 0.
     """
+    if std is not None and not min(std) > 0:
+        raise InputError(f"std {', '.join(map(str, std))}: expected numbers above 0")
     if weights is not None:
         from fgvce_jax.models.convert import classifier_from_weights
 
@@ -252,6 +254,8 @@ def port(
     cut: str | None = None,
     image_size: int = 224,
     resize_to: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     class_names: str | Path | None = None,
 ) -> Classifier:
     """Turn a weights file into a checkpoint folder (`fgvce port`).
@@ -263,6 +267,9 @@ def port(
         cut: As in `ModelSpec`.
         image_size: Height and width of the images in pixels.
         resize_to: Short side in pixels before the centre crop.
+        mean: Per-channel mean that images were normalised with, in units of [0, 1]; ImageNet's by
+            default.
+        std: Per-channel standard deviation; likewise.
         class_names: A text file with a name a line.
 
     Returns:
@@ -277,6 +284,8 @@ def port(
         cut=cut,
         image_size=image_size,
         resize_to=resize_to,
+        mean=mean,
+        std=std,
         class_names=read_class_names(class_names) if class_names is not None else None,
     )
     folder = Path(out).expanduser()

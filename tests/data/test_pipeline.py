@@ -12,6 +12,7 @@ from fgvce_jax.data.pipeline import (
     image_loader,
     move_keypoints,
     preprocess,
+    random_resized_crop,
     training_batches,
 )
 from fgvce_jax.errors import InputError, UnreadableImage
@@ -118,6 +119,37 @@ def test_keypoints_outside_the_image_are_invisible():
     np.testing.assert_array_equal(move_keypoints(points, 6, 8, 16)[:, 2], [0, 0, 1, 0])
 
 
+def test_resized_crop_is_a_window_of_the_image_as_it_lies_on_disk():
+    # Red and green are the place itself, so that the crop says which window it is.
+    height, width, size = 120, 250, 40
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([x, 2 * y, np.full_like(x, 7)], -1).astype(np.uint8)
+    areas, ratios = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        given = np.array([[60.5, 30.5, 1], [200.5, 100.5, 1], [10.5, 10.5, 0]], np.float32)
+        out, points = random_resized_crop(rng, image, given, size, 0.3)
+        inner = out[5:-5, 5:-5].astype(float)
+        red, green = inner[..., 0].mean(0), inner[..., 1].mean(1) / 2
+        step = [np.polyfit(np.arange(len(c)), c, 1)[0] for c in (red, green)]  # pixels per pixel
+        np.testing.assert_allclose(inner[..., 0], np.tile(red, (30, 1)), atol=1)
+        assert (out[..., 2] == 7).all()
+        areas.append(size**2 * step[0] * step[1] / (height * width))
+        ratios.append(step[0] / step[1])
+        for (a, b, visible), (u, v, still) in zip(given, points, strict=True):
+            assert still == (visible and 0 <= u < size and 0 <= v < size)
+            if still and 5 < u < size - 5 and 5 < v < size - 5:  # the pixel there says its place
+                np.testing.assert_allclose(out[int(v), int(u), 0], a, atol=step[0] + 1.5)
+                np.testing.assert_allclose(out[int(v), int(u), 1] / 2, b, atol=step[1] + 1.5)
+    assert min(areas) > 0.25  # the window is cut off where the image has no room for its shape
+    assert min(areas) < 0.35
+    assert max(areas) > 0.7
+    assert min(ratios) > 0.74
+    assert max(ratios) > 1.3
+    same = random_resized_crop(np.random.default_rng(5), image, None, size, 0.3)[0]
+    assert (same == random_resized_crop(np.random.default_rng(5), image, None, size, 0.3)[0]).all()
+
+
 # --- streams ------------------------------------------------------------------------------------
 
 
@@ -216,6 +248,24 @@ def test_an_epoch_is_a_function_of_seed_and_epoch():
     for order in orders.values():
         assert np.shape(order) == (3, 3)
         assert len(np.unique(order)) == 9
+
+
+def test_random_windows_are_a_function_of_seed_epoch_and_image():
+    class Sloping(Numbered):
+        def __getitem__(self, i):
+            example = super().__getitem__(i)
+            slope = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+            return Example(slope, example.label, example.id, example.keypoints)
+
+    def shown(epoch, **options):
+        stream = training_batches(Sloping(), 3, 4, seed=0, epoch=epoch, **options)
+        return {i: img for b in stream for i, img in zip(b.index, b.image, strict=True)}
+
+    one, again, other = shown(0, crop_scale=0.3), shown(0, crop_scale=0.3), shown(1, crop_scale=0.3)
+    assert all((one[i] == again[i]).all() for i in one)
+    assert not any((one[i] == other[i]).all() for i in one.keys() & other.keys())
+    assert len({img.tobytes() for img in one.values()}) == len(one)
+    assert len({img.tobytes() for img in shown(0).values()}) == 1
 
 
 def test_processes_share_an_epoch():

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fgvce_jax import assets
+from fgvce_jax.cli import main
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import PooledLinear
 from fgvce_jax.models import (
@@ -353,9 +354,13 @@ def test_port(tmp_path):
     save_file(arrays, tmp_path / "w.safetensors")
     (tmp_path / "names.txt").write_text("1 001.Albatross\n2 002.Auk\n3 003.Bunting\n")
     options = {"cut": "layer2", "image_size": 32, "class_names": tmp_path / "names.txt"}
+    options |= {"resize_to": 40, "mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
     port(tmp_path / "w.safetensors", "small_resnet", tmp_path / "out" / "small", **options)
     again = load_classifier(tmp_path / "out" / "small")
     assert again.class_names == ("001.Albatross", "002.Auk", "003.Bunting")
+    assert again.resize_to == 40
+    np.testing.assert_allclose(again.features.mean, [0.4, 0.5, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(again.features.std, [0.1, 0.2, 0.3], rtol=1e-6)
     cells = again.features(np.zeros((1, 32, 32, 3), np.float32))
     np.testing.assert_array_equal(cells, np.full((1, 4, 4, 96), 2))
     np.testing.assert_allclose(again.head(cells)[0], 2 * 192 * np.array([1, 2, 3]) + 1, rtol=1e-6)
@@ -367,3 +372,12 @@ def test_port(tmp_path):
     with pytest.raises(InputError, match="expected 3 names, got 2"):
         port(tmp_path / "w.safetensors", "small_resnet", tmp_path / "out" / "other", **options)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small"]
+
+
+def test_port_from_the_command_line(tmp_path, capsys, clf, weights):
+    save_file(weights, tmp_path / "w.safetensors")
+    command = ["port", str(tmp_path / "w.safetensors"), "--arch", "small_resnet"]
+    command += ["--out", str(tmp_path / "out"), "--std", "0.3", "0.2"]
+    assert main([*command, "0"]) == 2
+    assert "std 0.3, 0.2, 0.0: expected numbers above 0" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
