@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -14,6 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fgvce_jax.checks import (
+    check_images,
+    check_labelled,
+    check_labels,
+    check_logits,
+    checked_features,
+)
 from fgvce_jax.config import BankConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
@@ -98,8 +105,8 @@ def best_cells(
     *,
     top_m: int | None,
     sigma: float,
-) -> tuple[Bool[Array, "B"], Int[Array, "B m"], Float[Array, "B m C"]]:
-    """Whether each image is classified as its label; its m best cells' indices; those cells."""
+) -> tuple[Float[Array, "B K"], Int[Array, "B m"], Float[Array, "B m C"]]:
+    """Each image's logits; the indices of the m cells that are best for its label; those cells."""
     n = cells.shape[1]
     kernels = gaussian_kernels(n, sigma)
 
@@ -107,7 +114,7 @@ def best_cells(
         rows = head.rows(cells)
         scores = row_contributions(head, rows, label, kernels)
         _, index = jax.lax.top_k(scores, top_m or n * n)
-        return jnp.argmax(head.logits(rows)) == label, index, cells.reshape(n * n, -1)[index]
+        return head.logits(rows), index, cells.reshape(n * n, -1)[index]
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(cells, labels)
@@ -115,7 +122,7 @@ def best_cells(
 
 @jax.jit
 def _features(clf: Classifier, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
-    return clf.features(images)
+    return checked_features(clf, images)
 
 
 def build_bank(
@@ -149,11 +156,18 @@ def build_bank(
         advance: Told after every batch how many references it gave.
 
     Raises:
-        InputError: A label outside the classes, or top_m above the number of cells.
+        InputError: Images of the wrong rank, size or range, labels outside the classes or not one
+            per image, logits that are NaN or not one per class, top_m above the number of cells,
+            or no image that is classified correctly.
     """
     labels = np.asarray(labels)
-    check_labels(labels, clf.num_classes)
-    load = images if callable(images) else partial(_load_array, np.asarray(images), batch_size)
+    if callable(images):
+        check_labels(labels, clf.num_classes)
+        load = images
+    else:
+        images = np.asarray(images)
+        check_labelled(images, labels, clf)
+        load = partial(_load_array, images, batch_size)
     config = BankConfig(per_class, top_m, reference)
     head = searchable(clf.head)
 
@@ -161,18 +175,22 @@ def build_bank(
     found: dict[int, list[_Reference]] = {k: [] for k in unread}
     while wanted := _next_round(unread, found, per_class):
         for indices, batch in load(np.array(wanted)):
-            batch = pad_batch(np.asarray(batch), batch_size)
-            cells = _features(clf, batch)
+            batch = np.asarray(batch)
+            check_images(batch, clf.image_size)
+            cells = _features(clf, pad_batch(batch, batch_size))
             if top_m is not None and not 0 < top_m <= cells.shape[1] ** 2:
                 raise InputError(f"top_m {top_m}: expected 1 to {cells.shape[1] ** 2} cells")
             wanted_labels = pad_batch(labels[indices], batch_size)
-            correct, index, best = jax.device_get(
+            logits, index, best = jax.device_get(
                 best_cells(head, cells, wanted_labels, top_m=top_m, sigma=sigma)
             )
+            logits = logits[: len(indices)]
+            check_logits("reference image", indices, logits)
+            correct = logits.argmax(-1) == labels[indices]
             for b, i in enumerate(indices.tolist()):
                 if correct[b]:
                     found[int(labels[i])].append(_Reference(i, index[b], best[b]))
-            advance(int(correct[: len(indices)].sum()))
+            advance(int(correct.sum()))
     return _assemble(head, list(found.values()), config)
 
 
@@ -239,20 +257,28 @@ def _prepare(head: SearchHead, cells: Float[Array, "G N C"]) -> Any:
         return head.prepare(cells)
 
 
-def save_bank(bank: Bank, file: IO[bytes], key: dict[str, Any]) -> None:
-    """Write the bank as .npz; `key` says what it was made of, and `load_bank` asks for it."""
+def save_bank(
+    bank: Bank, file: IO[bytes], key: dict[str, Any], skipped: Sequence[dict[str, str]] = ()
+) -> None:
+    """Write the bank as .npz.
+
+    Args:
+        bank: What is written.
+        file: Where to.
+        key: What it was made of; `load_bank` asks for the same.
+        skipped: The reference images that could not be read, by id and why.
+    """
     arrays = {
         name: np.asarray(value)
         for name, value in vars(bank).items()
         if name != "config" and value is not None
     }
-    np.savez(
-        file, key=json.dumps(key, sort_keys=True), config=json.dumps(asdict(bank.config)), **arrays
-    )
+    texts = {"key": key, "config": asdict(bank.config), "skipped": list(skipped)}
+    np.savez(file, **{name: json.dumps(text) for name, text in texts.items()}, **arrays)
 
 
-def load_bank(path: Path, key: dict[str, Any]) -> Bank:
-    """Read a bank that `save_bank` wrote.
+def load_bank(path: Path, key: dict[str, Any]) -> tuple[Bank, list[dict[str, str]]]:
+    """Read a bank that `save_bank` wrote, and what was skipped when it was built.
 
     Raises:
         InputError: The file cannot be read, or was made of something else than `key`.
@@ -260,10 +286,11 @@ def load_bank(path: Path, key: dict[str, Any]) -> Bank:
     try:
         with np.load(path) as file:
             arrays = dict(file)
-        kept = json.loads(str(arrays.pop("key")))
-        config = BankConfig(**json.loads(str(arrays.pop("config"))))
+        kept, config, skipped = (
+            json.loads(str(arrays.pop(name))) for name in ("key", "config", "skipped")
+        )
         arrays.setdefault("prepared", None)
-        bank = Bank(**arrays, config=config)
+        bank = Bank(**arrays, config=BankConfig(**config))
     except Exception as error:  # zipfile, json and numpy each have their own
         raise InputError(f"bank {path}: cannot be read ({error})") from error
     for name in sorted(kept.keys() | key.keys()):
@@ -271,14 +298,4 @@ def load_bank(path: Path, key: dict[str, Any]) -> Bank:
             raise InputError(
                 f"bank {path}: made with {name} {kept.get(name)}, expected {key.get(name)}"
             )
-    return bank
-
-
-def check_labels(labels: np.ndarray, num_classes: int) -> None:
-    """Raise InputError unless `labels` are whole numbers from 0 to num_classes - 1, one axis."""
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels: expected integers [B], got {labels.dtype} {list(labels.shape)}")
-    outside = labels[(labels < 0) | (labels >= num_classes)]
-    if outside.size:
-        raise InputError(f"label {outside[0]}: expected 0 to {num_classes - 1}")
+    return bank, skipped

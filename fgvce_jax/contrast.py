@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 
+from fgvce_jax.errors import InputError
 from fgvce_jax.partition import contributions
 
 if TYPE_CHECKING:
@@ -51,7 +52,13 @@ def contrastive_maps(
         predicted: The class P that the model said.
         target: The class Q that is correct.
         sigma: Width of the contribution masks, in cells.
+
+    Raises:
+        InputError: Feature maps of two shapes, or what `contributions` cannot take.
     """
+    before, after = jnp.asarray(before), jnp.asarray(after)
+    if before.shape != after.shape:
+        raise InputError(f"after: expected {list(before.shape)} as before, got {list(after.shape)}")
     return weighted_difference(
         before,
         after,

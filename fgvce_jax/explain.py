@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from fgvce_jax.bank import Bank, check_labels, pad_batch
+from fgvce_jax.bank import Bank, pad_batch
+from fgvce_jax.checks import check_labelled, check_logits, checked_features
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.contrast import weighted_difference
 from fgvce_jax.errors import InputError
@@ -119,6 +120,7 @@ def explain_cells(
 
     `groups` are the bank's groups that serve the labels, where `Bank.select` has numbered them.
     """
+    _check_bank(bank, head, cells.shape[-1])
     groups = bank.group(labels) if groups is None else groups
     chunk = config.chunk or (1 if jax.default_backend() == "cpu" else len(labels))
     with jax.default_matmul_precision("highest"):
@@ -129,6 +131,17 @@ def explain_cells(
             (cells, rows, labels, groups),
             batch_size=min(chunk, len(labels)),
         )
+
+
+def _check_bank(bank: Bank, head: SearchHead, channels: int) -> None:
+    if bank.cells.shape[-1] != channels:
+        raise InputError(
+            f"bank: built for {bank.cells.shape[-1]} channels, the classifier has {channels}"
+        )
+    expected = jax.eval_shape(head.prepare, bank.cells)
+    ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (bank.prepared, expected))
+    if ours != theirs:
+        raise InputError("bank: prepared for another kind of head than the classifier's")
 
 
 def _sharded(function: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
@@ -161,7 +174,7 @@ def explain_images(
     """As `explain`, for checked arrays: B a multiple of the devices, the bank from `select`."""
 
     def local(clf, bank, images, labels, groups):
-        cells = clf.features(images)
+        cells = checked_features(clf, images)
         return explain_cells(searchable(clf.head), bank, cells, labels, config, groups)
 
     return _sharded(local, devices)(clf, bank, images, labels, groups)
@@ -216,14 +229,12 @@ def explain(
         devices: The devices that share the batch; all local ones by default.
 
     Raises:
-        InputError: Images of the wrong rank, size or range, labels outside the classes, or a bank
-            of another classifier.
+        InputError: Images of the wrong rank, size or range, labels outside the classes or not one
+            per image, logits that are NaN, or a bank of another classifier (other classes,
+            channels or kind of head).
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_labels(labels, clf.num_classes)
-    if len(images) != len(labels):
-        raise InputError(f"labels: expected {len(images)}, one per image, got {len(labels)}")
+    check_labelled(images, labels, clf)
     if len(bank.references) != clf.num_classes:
         raise InputError(
             f"bank: built for {len(bank.references)} classes, the classifier has {clf.num_classes}"
@@ -241,16 +252,6 @@ def explain(
         config=SearchConfig(sigma, max_iterations, lambda_sim, lambda_cls, chunk),
         devices=devices,
     )
-    return jax.tree.map(lambda leaf: leaf[: len(images)], out)
-
-
-def check_images(images: np.ndarray) -> None:
-    """Raise InputError unless `images` are float [B, H, W, 3] with B > 0 and values in [0, 1]."""
-    if images.ndim != 4 or images.shape[-1] != 3 or not images.shape[0]:
-        raise InputError(f"images: expected [B, H, W, 3], got {list(images.shape)}")
-    if not np.issubdtype(images.dtype, np.floating):
-        raise InputError(f"images: expected float values in [0, 1], got {images.dtype}")
-    if not (images.min() >= 0 and images.max() <= 1):
-        raise InputError(
-            f"images: expected values in [0, 1], got {images.min():.3g} to {images.max():.3g}"
-        )
+    out = jax.tree.map(lambda leaf: leaf[: len(images)], out)
+    check_logits("image", range(len(images)), np.asarray(out.p_target))
+    return out

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from fgvce_jax.checks import check_cells, check_class
+from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
 
 if TYPE_CHECKING:
@@ -20,7 +22,12 @@ def gaussian_kernels(n: int, sigma: float) -> Float[Array, "n*n n*n"]:
     Args:
         n: Cells per side.
         sigma: Standard deviation in units of cells; 0 is the hard mask of cell k alone.
+
+    Raises:
+        InputError: sigma below 0.
     """
+    if not sigma >= 0:
+        raise InputError(f"sigma: expected 0 or more, got {sigma}")
     if sigma == 0:
         return jnp.eye(n * n)
     distance = jnp.arange(n)[:, None] - jnp.arange(n)
@@ -56,10 +63,14 @@ def contributions(
         cells: One feature map.
         class_index: The class c.
         sigma: Width of the Gaussian mask in cells; 0 masks cell k alone ("without SP").
+
+    Raises:
+        InputError: Cells that are not [n, n, C] or not the head's, a class outside its classes
+            (where its value is known), or sigma below 0.
     """
-    cells = jnp.asarray(cells)
+    head, cells = searchable(head), jnp.asarray(cells)
+    check_class(class_index, check_cells(head, cells))
     n = cells.shape[0]
-    head = searchable(head)
     with jax.default_matmul_precision("highest"):
         scores = row_contributions(head, head.rows(cells), class_index, gaussian_kernels(n, sigma))
     return scores.reshape(n, n)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fgvce_jax.checks import check_cells, check_class
+from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 
@@ -167,9 +169,22 @@ def counterfactual(
         valid: Which candidates may be used; all by default. With none, there are no edits.
         lambda_sim: Weight of the similarity.
         lambda_cls: Weight of the target's log-probability.
+
+    Raises:
+        InputError: Cells that are not [n, n, C] or not the head's, a target outside its classes
+            (where its value is known), no candidates or of other channels, sigma below 0, or
+            max_iterations below 1.
     """
     head = searchable(head)
     cells, candidates = jnp.asarray(cells), jnp.asarray(candidates)
+    check_class(target, check_cells(head, cells))
+    if candidates.shape[1:] != cells.shape[2:] or not len(candidates):
+        raise InputError(
+            f"candidates: expected [N, {cells.shape[2]}], N of 1 or more, "
+            f"got {list(candidates.shape)}"
+        )
+    if not max_iterations >= 1:
+        raise InputError(f"max_iterations: expected 1 or more, got {max_iterations}")
     with jax.default_matmul_precision("highest"):
         state = search_rows(
             head,

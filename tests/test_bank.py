@@ -121,8 +121,9 @@ def test_a_bank_is_read_back_and_only_for_what_it_was_made_of(problem, tmp_path)
     clf, images, labels = problem
     bank = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
     with open(tmp_path / "bank.npz", "wb") as file:
-        save_bank(bank, file, {"classifier": "a", "top_m": 2})
-    again = load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 2})
+        save_bank(bank, file, {"classifier": "a", "top_m": 2}, [{"id": "x", "why": "torn"}])
+    again, skipped = load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 2})
+    assert skipped == [{"id": "x", "why": "torn"}]
     assert again.config == bank.config
     for name in ("cells", "norms", "prepared", "valid", "image", "cell", "references"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
@@ -146,3 +147,48 @@ def test_what_cannot_be_used_is_named(problem, change, message):
     arguments = {"labels": np.array([0, 1]), "top_m": 2} | change
     with pytest.raises(fg.InputError, match=message):
         fg.build_bank(clf, images[:2], per_class=1, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 6, 6, 3), np.uint8), "expected float values"),
+        (np.full((2, 6, 6, 3), 255.0), r"values in \[0, 1\], got 255 to 255"),
+        (np.full((2, 6, 6, 3), -1.0), r"values in \[0, 1\], got -1 to -1"),
+        (np.full((2, 6, 6, 3), np.nan), r"values in \[0, 1\], got nan to nan"),
+        (np.zeros((2, 6, 6, 1)), r"expected \[B, 6, 6, 3\], got \[2, 6, 6, 1\]"),
+        (np.zeros((2, 6, 6)), r"expected \[B, 6, 6, 3\], got \[2, 6, 6\]"),
+        (np.zeros((1, 2, 6, 6, 3)), r"expected \[B, 6, 6, 3\], got \[1, 2, 6, 6, 3\]"),
+        (np.zeros((2, 8, 8, 3)), r"expected \[B, 6, 6, 3\], got \[2, 8, 8, 3\]"),
+    ],
+)
+def test_images_that_cannot_be_used_are_named(problem, images, message):
+    clf, _, _ = problem
+    for given in (images, lambda indices: iter([(indices, images)])):
+        with pytest.raises(fg.InputError, match=message):
+            fg.build_bank(clf, given, np.array([0, 1]), per_class=1, top_m=2)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_labels_are_one_per_image(problem, count):
+    clf, images, labels = problem
+    with pytest.raises(fg.InputError, match=f"expected 2, one per image, got {count}"):
+        fg.build_bank(clf, images[:2], labels[:count], per_class=1, top_m=2)
+
+
+def test_nan_logits_are_named_by_their_image(problem):
+    clf, images, labels = problem
+    images = images.copy()
+    images[7] = 0
+    broken = fg.Classifier(
+        lambda images: jnp.log(cells_as_images(images)), clf.head, CLASSES, clf.image_size
+    )
+    with pytest.raises(fg.InputError, match=r"^reference image 7: the classifier's logits are NaN"):
+        fg.build_bank(broken, images, labels, per_class=30, top_m=2, batch_size=8)
+
+
+def test_a_head_of_other_classes_than_the_classifier_says_is_named(problem):
+    clf, images, labels = problem
+    wrong = fg.Classifier(clf.features, clf.head, CLASSES + 1, clf.image_size)
+    with pytest.raises(fg.InputError, match="expected 4 classes' logits, got 3"):
+        fg.build_bank(wrong, images, labels)

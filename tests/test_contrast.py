@@ -1,6 +1,7 @@
 """Contrastive maps by hand; the search's tests hold them to the reference as well."""
 
 import numpy as np
+import pytest
 
 import fgvce_jax as fg
 from fgvce_jax.contrast import difference_share, weighted_difference
@@ -29,3 +30,20 @@ def test_another_attribution_may_be_the_weight():
     )
     np.testing.assert_allclose(invariant, [[0.5, 0]])
     np.testing.assert_allclose(dominant, [[0, -0.25]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"predicted": 2}, "class 2: expected 0 to 1"),
+        ({"target": -1}, "class -1: expected 0 to 1"),
+        ({"sigma": -1.0}, "sigma: expected 0 or more, got -1"),
+        ({"after": np.ones((2, 2, 2))}, r"after: expected \[3, 3, 2\] as before, got \[2, 2, 2\]"),
+    ],
+)
+def test_what_cannot_be_contrasted_is_named(change, message):
+    cells = np.ones((3, 3, 2), np.float32)
+    head = fg.PooledLinear(np.float32([[1, 0], [0, 1]]), np.float32([0, 0]))
+    arguments = {"before": cells, "after": cells, "predicted": 0, "target": 1} | change
+    with pytest.raises(fg.InputError, match=message):
+        fg.contrastive_maps(head, **arguments)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -157,7 +158,9 @@ def test_a_model_that_is_not_ours_can_be_explained():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((2, 24, 24), np.float32), [0, 1], r"expected \[B, H, W, 3\], got \[2, 24, 24\]"),
+        (np.zeros((2, 24, 24), np.float32), [0, 1], r"\[B, 24, 24, 3\], got \[2, 24, 24\]"),
+        (np.zeros((2, 16, 16, 3), np.float32), [0, 1], r"\[B, 24, 24, 3\], got \[2, 16, 16, 3\]"),
+        (np.zeros((2, 24, 12, 3), np.float32), [0, 1], r"\[B, 24, 24, 3\], got \[2, 24, 12, 3\]"),
         (np.full((2, 24, 24, 3), 255.0), [0, 1], r"values in \[0, 1\], got 255 to 255"),
         (np.full((2, 24, 24, 3), np.nan), [0, 1], r"values in \[0, 1\], got nan to nan"),
         (np.zeros((2, 24, 24, 3), np.uint8), [0, 1], "expected float values"),
@@ -169,6 +172,42 @@ def test_what_cannot_be_explained_is_named(problem, images, labels, message):
     clf, bank, _, _ = problem
     with pytest.raises(fg.InputError, match=message):
         fg.explain(clf, bank, images, np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda bank: {"cells": bank.cells[..., :3]}, "3 channels, the classifier has 16"),
+        (lambda bank: {"references": bank.references[:3]}, "3 classes, the classifier has 4"),
+        (lambda bank: {"prepared": None}, "another kind of head"),
+        (lambda bank: {"prepared": bank.prepared[..., :3]}, "another kind of head"),
+    ],
+)
+def test_a_bank_of_another_classifier_is_named(problem, change, message):
+    clf, bank, images, labels = problem
+    with pytest.raises(fg.InputError, match=message):
+        fg.explain(clf, replace(bank, **change(bank)), images, labels)
+
+
+def test_a_head_of_other_classes_than_the_classifier_says_is_named(problem):
+    clf, bank, images, labels = problem
+    wrong = fg.Classifier(clf.features, clf.head, 3, 24)
+    with pytest.raises(fg.InputError, match="expected 3 classes' logits, got 4"):
+        fg.explain(wrong, replace(bank, references=bank.references[:3]), images, labels % 3)
+
+
+def test_nan_logits_are_named_by_their_image(problem):
+    clf, bank, images, labels = problem
+
+    def features(images):
+        return clf.features(images) / images.any((1, 2, 3), keepdims=True)
+
+    broken = fg.Classifier(features, clf.head, 4, 24)
+    fg.explain(broken, bank, images, labels)
+    images = images.copy()
+    images[7] = 0
+    with pytest.raises(fg.InputError, match=r"^image 7: the classifier's logits are NaN"):
+        fg.explain(broken, bank, images, labels)
 
 
 def test_many_devices_agree_with_one_and_never_talk():

@@ -45,3 +45,41 @@ def test_a_cell_that_speaks_against_the_class_contributes_negatively():
     head = fg.PooledLinear(np.float32([[0.0, 4.0]]), np.float32([0.0, 0.0]))
     got = np.asarray(fg.contributions(head, np.ones((2, 2, 1), np.float32), 0, sigma=0))
     assert np.all(got < -0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_index": 6}, "class 6: expected 0 to 5"),
+        ({"class_index": -1}, "class -1: expected 0 to 5"),
+        ({"class_index": 1.0}, "class: expected an integer"),
+        ({"class_index": np.array([1, 2])}, r"class: expected an integer, got int32 \[2\]"),
+        ({"sigma": -1.0}, "sigma: expected 0 or more, got -1"),
+        ({"sigma": float("nan")}, "sigma: expected 0 or more, got nan"),
+        ({"cells": np.zeros((2, 5, 5, 12))}, r"cells: expected \[n, n, C\], got \[2, 5, 5, 12\]"),
+        ({"cells": np.zeros((5, 4, 12))}, r"cells: expected \[n, n, C\], got \[5, 4, 12\]"),
+        ({"cells": np.zeros((5, 5, 3))}, r"cells \[5, 5, 3\]: expected what the head takes"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pooled", "dense"])
+def test_what_cannot_be_asked_is_named(kind, change, message):
+    head, _, cells, predicted, _, _ = planted(np.random.default_rng(0), kind=kind)
+    arguments = {"cells": cells, "class_index": predicted} | change
+    for form in (head, fg.Direct(head)):
+        with pytest.raises(fg.InputError, match=message) as caught:
+            fg.contributions(form, **arguments)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_gives_no_logits_is_named():
+    with pytest.raises(fg.InputError, match=r"expected logits \[K\] .* got \[4, 4, 3\]"):
+        fg.contributions(lambda cells: cells, np.zeros((4, 4, 3)), 0)
+
+
+def test_a_traced_class_is_taken_as_it_is():
+    head, _, cells, _, _, _ = planted(np.random.default_rng(0))
+    every = jax.jit(jax.vmap(fg.contributions, (None, None, 0)))(head, cells, np.arange(6))
+    for c in range(6):
+        np.testing.assert_allclose(every[c], fg.contributions(head, cells, c), atol=1e-6)
+    known = jax.jit(lambda cells: fg.contributions(head, cells, np.int32(3)))(cells)
+    np.testing.assert_allclose(known, every[3], atol=1e-6)

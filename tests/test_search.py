@@ -129,3 +129,23 @@ def test_candidates_that_are_not_valid_are_never_used():
     none = search(head, cells, target, candidates, valid=np.zeros_like(valid))
     assert int(none.num_edits) == 0
     assert not bool(none.flipped)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": 6}, "class 6: expected 0 to 5"),
+        ({"target": -1}, "class -1: expected 0 to 5"),
+        ({"sigma": -1.0}, "sigma: expected 0 or more, got -1"),
+        ({"max_iterations": 0}, "max_iterations: expected 1 or more, got 0"),
+        ({"cells": np.zeros((5, 5, 3))}, r"cells \[5, 5, 3\]: expected what the head takes"),
+        ({"candidates": np.zeros((4, 3))}, r"expected \[N, 12\], N of 1 or more, got \[4, 3\]"),
+        ({"candidates": np.zeros((0, 12))}, r"expected \[N, 12\], N of 1 or more, got \[0, 12\]"),
+        ({"candidates": np.zeros(12)}, r"expected \[N, 12\], N of 1 or more, got \[12\]"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(change, message):
+    head, _, cells, _, target, candidates = planted(np.random.default_rng(8))
+    arguments = {"cells": cells, "target": target, "candidates": candidates} | change
+    with pytest.raises(fg.InputError, match=message):
+        fg.counterfactual(head, **arguments)

@@ -1,0 +1,93 @@
+"""Checks at the border: what the public functions are given, before anything is made of it.
+
+Shapes are always checked, values where they are there: under `jax.jit` and `vmap` they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgvce_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int
+
+    from fgvce_jax.models.classifier import Classifier
+
+
+def check_images(images: np.ndarray, size: int) -> None:
+    """Raise InputError unless `images` are float [B, size, size, 3], B > 0, values in [0, 1]."""
+    if images.shape[1:] != (size, size, 3) or not len(images):
+        raise InputError(f"images: expected [B, {size}, {size}, 3], got {list(images.shape)}")
+    if not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"images: expected float values in [0, 1], got {images.dtype}")
+    if not (images.min() >= 0 and images.max() <= 1):
+        raise InputError(
+            f"images: expected values in [0, 1], got {images.min():.3g} to {images.max():.3g}"
+        )
+
+
+def check_labels(labels: np.ndarray, num_classes: int) -> None:
+    """Raise InputError unless `labels` are whole numbers from 0 to num_classes - 1, one axis."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels: expected integers [B], got {labels.dtype} {list(labels.shape)}")
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if outside.size:
+        raise InputError(f"label {outside[0]}: expected 0 to {num_classes - 1}")
+
+
+def check_labelled(images: np.ndarray, labels: np.ndarray, clf: Classifier) -> None:
+    """Raise InputError unless `clf` takes the images, and each has a label that `clf` knows."""
+    check_images(images, clf.image_size)
+    check_labels(labels, clf.num_classes)
+    if len(images) != len(labels):
+        raise InputError(f"labels: expected {len(images)}, one per image, got {len(labels)}")
+
+
+def check_logits(name: str, ids: Sequence[Any], values: Float[np.ndarray, "B K"]) -> None:
+    """Raise InputError, with the name and id, for logits (or what came of them) that are NaN."""
+    broken = np.flatnonzero(~np.isfinite(values.max(-1)))
+    if broken.size:
+        raise InputError(
+            f"{name} {ids[broken[0]]}: the classifier's logits are NaN or infinite, "
+            f"expected numbers"
+        )
+
+
+def check_class(index: int | Int[Array, ""], num_classes: int) -> None:
+    """Raise InputError unless `index` is a whole number from 0 to num_classes - 1."""
+    if jnp.shape(index) or not jnp.issubdtype(jnp.result_type(index), jnp.integer):
+        raise InputError(
+            f"class: expected an integer, got {jnp.result_type(index)} {list(jnp.shape(index))}"
+        )
+    if not isinstance(index, jax.core.Tracer) and not 0 <= int(index) < num_classes:
+        raise InputError(f"class {index}: expected 0 to {num_classes - 1}")
+
+
+def check_cells(head: Callable[[Any], Any], cells: Float[Array, "n n C"]) -> int:
+    """The number of classes K; InputError unless `cells` are [n, n, C] and logits [K] follow."""
+    shape = list(cells.shape)
+    if len(shape) != 3 or shape[0] != shape[1]:
+        raise InputError(f"cells: expected [n, n, C], got {shape}")
+    try:
+        logits = jax.eval_shape(head, cells)
+    except (TypeError, ValueError) as error:
+        why = str(error).split("\n", maxsplit=1)[0]
+        raise InputError(f"cells {shape}: expected what the head takes ({why})") from error
+    if len(logits.shape) != 1:
+        raise InputError(f"head: expected logits [K] of one feature map, got {list(logits.shape)}")
+    return logits.shape[0]
+
+
+def checked_features(clf: Classifier, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
+    """`clf.features(images)`; InputError unless its head makes `num_classes` logits of them."""
+    cells = clf.features(images)
+    num_classes = check_cells(clf.head, jax.ShapeDtypeStruct(cells.shape[1:], cells.dtype))
+    if num_classes != clf.num_classes:
+        raise InputError(f"head: expected {clf.num_classes} classes' logits, got {num_classes}")
+    return cells
