@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from fgvce_jax.assets import shipped
+from fgvce_jax.assets import find, shipped
 from fgvce_jax.config import DistributedConfig, ExplainConfig
 from fgvce_jax.errors import InputError
 
@@ -20,25 +23,79 @@ from fgvce_jax.errors import InputError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 2 for an input that cannot be used."""
     commands = (Demo(), Explain(), Evaluate(), Train(), Port(), Report(), Data())
-    parser = ArgumentParser(
-        prog="fgvce", description="Why an image classifier said P and not Q: FG-VCE in JAX."
-    )
+    parser = _parser("Why an image classifier said P and not Q: FG-VCE in JAX.", prog="fgvce")
     subcommands = parser.add_subcommands(title="commands")
     for command in commands:
         subcommands.add_subcommand(command.name, command.parser(), help=command.__doc__)
     cache_compilations()
     try:
-        arguments = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
+        arguments = _parse(parser, sys.argv[1:] if argv is None else list(argv))
         name = arguments.subcommand
         command = next(command for command in commands if command.name == name)
-        command.run(parser.instantiate(arguments)[name])
+        command.run(arguments[name])
     except InputError as error:
         print(f"fgvce: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fgvce: interrupted; the same command continues", file=sys.stderr)
+        print("fgvce: interrupted; give the same command again", file=sys.stderr)
         return 130
     return 0
+
+
+def _parser(description: str | None, **options: Any) -> ArgumentParser:
+    """A parser that raises what is wrong, and takes no abbreviation for a field's name."""
+    return ArgumentParser(
+        description=description, exit_on_error=False, allow_abbrev=False, **options
+    )
+
+
+def _parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
+    """The arguments, with config dataclasses made of them.
+
+    Raises:
+        InputError: What the parser finds wrong, in one line.
+    """
+    try:
+        return parser.instantiate(parser.parse_args(_with_presets(argv)))
+    except ArgumentError as error:
+        raise InputError(_in_a_line(str(error))) from error
+    except TypeError as error:  # jsonargparse has no words for this
+        raise InputError("config: a value in the place of a section, expected fields") from error
+
+
+def _in_a_line(message: str) -> str:
+    """What jsonargparse complains of, without its own terms."""
+    message = re.sub(r'Parser key "([\w.]+)":', r"--\1:", " ".join(message.split()))
+    message = re.sub(r"an? <class '(\w+)'>", r"\1", message)
+    return re.sub(r"an? typing\.Literal\[(.*?)\]", r"one of \1", message)
+
+
+def _with_presets(argv: Sequence[str]) -> list[str]:
+    """`argv` with each --config as a path: from the working directory, else the package's own.
+
+    Raises:
+        InputError: No such file, or one that holds no mapping.
+    """
+    out = [part for word in argv for part in _split_config(word)]
+    for i in range(1, len(out)):
+        if out[i - 1] != "--config":
+            continue
+        path = find(out[i])
+        if path is None or not path.is_file():
+            raise InputError(f"config {out[i]}: no such file, nor a preset of that name")
+        try:
+            content = yaml.safe_load(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"config {path}: cannot be read as YAML ({why})") from error
+        if not isinstance(content, dict):
+            raise InputError(f"config {path}: expected fields and their values")
+        out[i] = str(path)
+    return out
+
+
+def _split_config(word: str) -> list[str]:
+    return word.split("=", 1) if word.startswith("--config=") else [word]
 
 
 class Explain:
@@ -103,7 +160,7 @@ class Port:
 
     def parser(self) -> ArgumentParser:
         """Options: `fgvce_jax.models.port`'s."""
-        parser = ArgumentParser(description=self.__doc__)
+        parser = _parser(self.__doc__)
         parser.add_argument("weights", help="A .safetensors, .pth, .pt or .ckpt file.")
         parser.add_argument("--arch", required=True, help="resnet50, vgg16, vgg19, vgg16_bn, ...")
         parser.add_argument("--out", required=True, help="Folder of the checkpoint.")
@@ -124,10 +181,11 @@ class Port:
         return parser
 
     def run(self, arguments: Namespace) -> None:
-        """Port into the folder."""
+        """Port into the folder, and name it."""
         from fgvce_jax.models import port
 
-        port(**{k: v for k, v in vars(arguments).items() if v is not None})
+        clf = port(**{k: v for k, v in vars(arguments).items() if v is not None})
+        print(f"{arguments.out}: {arguments.arch}, {clf.num_classes} classes")
 
 
 class Report:
@@ -137,7 +195,7 @@ class Report:
 
     def parser(self) -> ArgumentParser:
         """Options: the run."""
-        parser = ArgumentParser(description=self.__doc__)
+        parser = _parser(self.__doc__)
         parser.add_argument("run", help="The run's folder.")
         return parser
 
@@ -155,7 +213,7 @@ class Evaluate:
 
     def parser(self) -> ArgumentParser:
         """Options: the run, and where to keep the figures."""
-        parser = ArgumentParser(description=self.__doc__)
+        parser = _parser(self.__doc__)
         parser.add_argument("run", help="The run's folder.")
         parser.add_argument("--json", type=str, help="Write the figures to this file as well.")
         return parser
@@ -179,7 +237,7 @@ class Data:
 
     def parser(self) -> ArgumentParser:
         """Options: `fgvce_jax.data.prepare.prepare`'s."""
-        parser = ArgumentParser(description=self.__doc__)
+        parser = _parser(self.__doc__)
         parser.add_argument("action", choices=["prepare"], help="The only one there is.")
         parser.add_argument("dataset", help="cub or dogs.")
         parser.add_argument(
@@ -205,9 +263,7 @@ class Data:
 
 
 def _config_parser(description: str | None, out: str, preset: str | None) -> ArgumentParser:
-    parser = ArgumentParser(
-        description=description, default_config_files=[str(shipped(preset))] if preset else []
-    )
+    parser = _parser(description, default_config_files=[str(shipped(preset))] if preset else [])
     parser.add_argument("--config", action="config", help="A preset; options after it change it.")
     parser.add_argument("--out", default=out, help="Folder of the results.")
     return parser

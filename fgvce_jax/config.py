@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal, get_type_hints
 
@@ -16,10 +17,18 @@ class DataConfig:
         name: The dataset: birds, digits, folder, cub or dogs.
         path: Where the dataset lies: the folder of a `folder` dataset, or the prepared CUB or
             Dogs. Not needed for birds and digits.
+        num_workers: Processes that decode images; 0 leaves it to threads, which is enough for a
+            few processors.
     """
 
     name: str = "birds"
     path: str | None = None
+    num_workers: int = 0
+
+    def __post_init__(self):
+        _at_least(self, 0, "num_workers")
+        if self.path is not None:  # the same folder has one name, from wherever it is called
+            object.__setattr__(self, "path", os.path.abspath(os.path.expanduser(self.path)))
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,16 @@ class ModelConfig:
     resize_to: int | None = None
 
     def __post_init__(self):
+        _at_least(self, 1, "image_size", "resize_to")
         if self.checkpoint and self.weights:
             raise InputError(
                 f"model: expected a checkpoint or weights, got both {self.checkpoint} and "
                 f"{self.weights} (--model.checkpoint null takes a preset's away)"
             )
+        for name in ("checkpoint", "weights"):
+            value = getattr(self, name)
+            if value and os.path.exists(os.path.expanduser(value)):  # else: one that is shipped
+                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,8 @@ class BankConfig:
 
     def __post_init__(self):
         _at_least(self, 1, "per_class", "top_m")
+        if self.reference not in ("class", "all"):
+            raise InputError(f"reference: expected class or all, got {self.reference!r}")
 
 
 @dataclass(frozen=True)
@@ -143,7 +159,8 @@ class ExplainConfig:
             that the model confuses most with P over the split.
         methods: Other methods whose maps stand beside each explanation: gbp, ig, rise, ep, gradcam,
             gradcampp, scorecam, layercam, fgcam, calm, ce, scout, cce, cve, cve_semantic,
-            contributions. cve and cve_semantic choose from the run's bank.
+            contributions, and fgvce, whose own maps stand in their row. In a list, or with commas
+            between them.
         bank_file: Where the bank is kept, as .npz; by default in the run's folder. Runs whose
             classifier, references and bank options are the same may share one.
     """
@@ -159,11 +176,14 @@ class ExplainConfig:
     part_size: int = 512
     dtype: Literal["float32", "bfloat16"] = "float32"
     pairs: Literal["misclassified", "confusion"] = "misclassified"
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] | str = ()
     bank_file: str | None = None
 
     def __post_init__(self):
         _at_least(self, 1, "limit", "batch_size", "part_size")
+        if isinstance(self.methods, str):
+            names = tuple(name.strip() for name in self.methods.split(",") if name.strip())
+            object.__setattr__(self, "methods", names)
 
 
 def _at_least(config: Any, least: float, *names: str) -> None:

@@ -2,7 +2,7 @@
 
 JAX's coordination service ends every process that is connected to it with a crash report when one
 of them dies. So the processes are connected only until the run's folder is open. After that each
-writes its own parts there, and process 0 watches the folder.
+writes its own parts there, gives signs of life, and watches the folder.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 
 from fgvce_jax.config import DistributedConfig
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, Unfinished
 
 
 @dataclass(frozen=True)
@@ -50,25 +51,51 @@ class Processes:
             with _deadline(self.timeout_s):
                 jax.distributed.shutdown()  # a barrier, by default
 
-    def wait_for_parts(self, done: Callable[[], set[int]], count: int) -> None:
+    @contextmanager
+    def alive(self, folder: Path) -> Iterator[None]:
+        """While the block runs, the others can see in `folder` that this process does."""
+        if self.count == 1:
+            yield
+            return
+        sign, over = folder / f".process-{self.index}.tmp", threading.Event()
+
+        def beat() -> None:
+            while not over.wait(self.timeout_s / 4):
+                sign.touch()
+
+        sign.touch()
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            sign.unlink(missing_ok=True)
+
+    def wait_for_parts(self, folder: Path, done: Callable[[], frozenset[int]], count: int) -> None:
         """Return when all parts are there, whoever writes them.
 
         Raises:
-            InputError: No new part came for `timeout_s` seconds.
+            Unfinished: Neither a new part nor a sign of life in `folder` for `timeout_s` seconds.
         """
-        seen, since = done(), time.monotonic()
-        while len(seen) < count:
+
+        def signs() -> list[float]:
+            others = (folder / f".process-{i}.tmp" for i in range(self.count) if i != self.index)
+            return [path.stat().st_mtime for path in others if path.exists()]
+
+        seen, since = (done(), signs()), time.monotonic()
+        while len(seen[0]) < count:
             time.sleep(0.1)
-            now = done()
+            now = done(), signs()
             if now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.timeout_s:
-                missing = sorted(set(range(count)) - seen)
-                raise InputError(
-                    f"distributed: no new part within {self.timeout_s:g} s and {len(missing)} of "
-                    f"{count} are missing, from part {missing[0]} (process "
-                    f"{missing[0] % self.count} of {self.count}); those written are whole, and "
-                    f"running again continues from them"
+                missing = sorted(set(range(count)) - seen[0])
+                raise Unfinished(
+                    f"distributed: no sign of life within {self.timeout_s:g} s and {len(missing)} "
+                    f"of {count} parts are missing, from part {missing[0]} (process "
+                    f"{missing[0] % self.count} of {self.count})"
                 )
 
 

@@ -7,6 +7,13 @@ class InputError(ValueError):
     """An input that cannot be used. The message names the thing and what was expected."""
 
 
+class Unfinished(InputError):
+    """Work that was stopped from outside: a full disk, a process that is gone.
+
+    What was written before is whole and stays, and the same call continues from it.
+    """
+
+
 class UnreadableImage(InputError):
     """One image that cannot be decoded; a run skips it, names it and goes on.
 

@@ -5,6 +5,7 @@ Near-KP and Same-KP of the edits, and the three figures of FG-VCE's Fig. 6 for b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from fgvce_jax.data import open_dataset
 from fgvce_jax.data.pipeline import move_keypoints
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.metrics import extent, keypoint_agreement, summarise_agreement
+from fgvce_jax.models import open_classifier
+from fgvce_jax.progress import stage
 from fgvce_jax.results import read_run
-from fgvce_jax.run import open_classifier
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -33,11 +35,17 @@ MAPS = {"invariant": "contributions_before", "dominant": "contributions_after"}
 def evaluate(run_folder: str | Path) -> dict[str, Any]:
     """Measure a finished run.
 
+    Images that nobody annotated (their keypoints are NaN) and what depends on them are left out,
+    and counted.
+
     Returns:
-        `explanations`, how many there are; `keypoints`, the means of `summarise_agreement`; and for
-        "invariant" and "dominant" the mean `pixels`, `keypoints` and `contribution` of
-        `metrics.extent` over the `counted` samples, those with a keypoint in the map's region
-        (None where there are none), and how many are `without_keypoint`. JSON can hold it.
+        `explanations`, how many had references to take edits from; `not_annotated`, how many of
+        their images and how many of their edits are left out; `keypoints`, the means of
+        `summarise_agreement`; for "invariant" and "dominant" the mean `pixels`, `keypoints` and
+        `contribution` of `metrics.extent` over the `counted` samples, those with a keypoint in the
+        map's region (None where there are none), and how many are `without_keypoint`; and `edits`,
+        the `id` of the image, the `step` from 1, `near_kp` and `same_kp` of every edit. JSON can
+        hold it.
 
     Raises:
         InputError: No finished run, a dataset without keypoints, or data that cannot be read any
@@ -55,59 +63,68 @@ def evaluate(run_folder: str | Path) -> dict[str, Any]:
             "dogs prepared with StanfordExtra's JSON"
         )
     clf = open_classifier(config.model)
-    points = _Points(clf)
-    size = (clf.image_size, clf.image_size)
-    n = results.maps["invariant"].shape[-1]
-    steps = max([1, *results.table["num_edits"].to_pylist()])
-    agreement = jax.jit(partial(keypoint_agreement, n=n, image_size=clf.image_size))
+    with_references = np.array(results.table["status"].to_pylist()) == "explained"
+    rows = results.table.filter(with_references).select(["id", "index", "edits"]).to_pylist()
+    used = {edit["candidate_index"] for row in rows for edit in row["edits"]}
+    with stage("Reading keypoints", len(rows) + len(used)) as advance:
+        of_image = _keypoints(dataset, {row["index"] for row in rows}, clf, advance)
+        of_reference = _keypoints(references, used, clf, advance)
+    annotated = np.array([not np.isnan(of_image[row["index"]]).any() for row in rows], bool)
 
-    near, same, queries = [], [], []
-    for index, edits in zip(
-        results.table["index"].to_pylist(), results.table["edits"].to_pylist(), strict=True
-    ):
-        query = points(dataset, index)
-        queries.append(query)
+    n = results.maps["invariant"].shape[-1]
+    steps = max([1, *(len(row["edits"]) for row in rows)])
+    agreement = jax.jit(partial(keypoint_agreement, n=n, image_size=clf.image_size))
+    near, same, edits = [], [], []
+    for row in (row for row, known in zip(rows, annotated, strict=True) if known):
+        query = of_image[row["index"]]
         old, new = np.full(steps, -1), np.full(steps, -1)
         candidates = np.zeros((steps, *query.shape), np.float32)
-        for t, edit in enumerate(edits):
-            old[t], new[t] = edit["cell"], edit["candidate_cell"]
-            candidates[t] = points(references, edit["candidate_index"])
-        of_edits = agreement(query, candidates, old, new)
-        near.append(np.asarray(of_edits[0]))
-        same.append(np.asarray(of_edits[1]))
+        for t, edit in enumerate(row["edits"]):
+            points = of_reference[edit["candidate_index"]]
+            if not np.isnan(points).any():
+                old[t], new[t], candidates[t] = edit["cell"], edit["candidate_cell"], points
+        of_edits = [np.asarray(values) for values in agreement(query, candidates, old, new)]
+        near.append(of_edits[0])
+        same.append(of_edits[1])
+        edits += [
+            {"id": row["id"], "step": t + 1, "near_kp": float(a), "same_kp": float(b)}
+            for t, (a, b) in enumerate(zip(*of_edits, strict=True))
+            if not np.isnan(a)
+        ]
 
-    out: dict[str, Any] = {"explanations": len(queries)}
-    if not queries:
+    made = sum(len(row["edits"]) for row in rows)
+    out: dict[str, Any] = {
+        "explanations": len(rows),
+        "not_annotated": {"images": int((~annotated).sum()), "edits": made - len(edits)},
+    }
+    if not near:
         return out
     out["keypoints"] = summarise_agreement(np.stack(near), np.stack(same))
-    measure = jax.jit(jax.vmap(partial(extent, size=size)))
+    measure = jax.jit(jax.vmap(partial(extent, size=(clf.image_size, clf.image_size))))
+    measured = np.flatnonzero(with_references)[annotated]
+    queries = np.stack([of_image[row["index"]] for row in rows])[annotated]
     for name, contributions in MAPS.items():
-        found = measure(results.maps[name], results.maps[contributions], np.stack(queries))
+        maps, weights = (results.maps[key][measured] for key in (name, contributions))
+        found = measure(maps, weights, queries)
         out[name] = _means({k: np.asarray(v) for k, v in found._asdict().items()})
-    return out
+    return out | {"edits": edits}
 
 
-class _Points:
-    """Keypoints of an image as the classifier sees it; every image is read once."""
-
-    def __init__(self, clf: Classifier):
-        self.clf = clf
-        self.kept: dict[tuple[int, int], np.ndarray] = {}
-
-    def __call__(self, dataset: Dataset, index: int) -> Float[np.ndarray, "P 3"]:
-        key = (id(dataset), index)
-        if key not in self.kept:
-            try:
-                example = dataset[index]
-            except UnreadableImage as error:
-                raise InputError(f"{error}; the run had read it") from error
-            self.kept[key] = move_keypoints(
-                example.keypoints,
-                *example.image.shape[:2],
-                self.clf.image_size,
-                self.clf.resize_to,
-            )
-        return self.kept[key]
+def _keypoints(
+    dataset: Dataset, indices: set[int], clf: Classifier, advance: Callable[[int], None]
+) -> dict[int, Float[np.ndarray, "P 3"]]:
+    """Keypoints of images as the classifier sees them, each image read once and in order."""
+    found = {}
+    for index in sorted(indices):
+        try:
+            example = dataset[index]
+        except UnreadableImage as error:
+            raise InputError(f"{error}; the run had read it") from error
+        found[index] = move_keypoints(
+            example.keypoints, *example.image.shape[:2], clf.image_size, clf.resize_to
+        )
+        advance(1)
+    return found
 
 
 def _means(found: dict[str, np.ndarray]) -> dict[str, float | int | None]:
@@ -122,8 +139,11 @@ def _means(found: dict[str, np.ndarray]) -> dict[str, float | int | None]:
 def evaluation_table(measures: dict[str, Any]) -> str:
     """What `evaluate` found, as text."""
     lines = [f"explanations     {measures['explanations']:,}"]
-    if not measures["explanations"]:
-        return lines[0]
+    if any(measures["not_annotated"].values()):
+        left_out = "{images:,} images, {edits:,} edits".format(**measures["not_annotated"])
+        lines.append(f"not annotated    {left_out}; left out")
+    if "keypoints" not in measures:
+        return "\n".join(lines)
 
     def text(value: float | None, form: str) -> str:
         return "—" if value is None else format(value, form)

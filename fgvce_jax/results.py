@@ -3,6 +3,7 @@
 A run is a folder:
 
     config.json           what was asked for: the run's identity
+    inputs.json           hashes of the weights and data that its names stood for
     parts/                while it runs: a Parquet file per part of the split, a row per image
     explanations.parquet  a row per explanation (`EXPLANATIONS`)
     predictions.parquet   a row per image that was read (`PREDICTIONS`)
@@ -32,7 +33,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, Unfinished
+from fgvce_jax.progress import say
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -193,7 +195,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` whole, on the disk, when the block ends; or not at all.
 
     Raises:
-        InputError: It cannot be written, for instance because the disk is full.
+        Unfinished: It cannot be written, for instance because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -204,10 +206,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); what was written before is "
-            f"whole, and running again continues from it"
-        ) from error
+        raise Unfinished(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -248,15 +247,32 @@ class Run:
         return self.folder / "parts"
 
     @property
-    def done(self) -> set[int]:
+    def done(self) -> frozenset[int]:
         """The numbers of the parts that are on the disk now, whoever wrote them."""
-        return {int(path.stem.removeprefix("part-")) for path in self.parts.glob("part-*.parquet")}
+        return parts_done(self.folder)
+
+    def hold_to(self, inputs: Mapping[str, str]) -> None:
+        """Keep hashes of what the config's names stand for, or compare with those that were kept.
+
+        Raises:
+            InputError: The folder was begun with other weights or other data under these names.
+        """
+        path = self.folder / "inputs.json"
+        kept = json.loads(path.read_text()) if path.exists() else None
+        if kept is None:
+            _write_json(path, dict(inputs))
+        for name, value in inputs.items():
+            if kept is not None and kept.get(name) != value:
+                raise InputError(
+                    f"{self.folder}: holds a run with another {name} of the same name, expected "
+                    f"the one it was begun with; choose another folder"
+                )
 
     def write_part(self, number: int, records: Sequence[Record]) -> None:
         """Write part `number`: a record per image of its share of the split, in order.
 
         Raises:
-            InputError: It cannot be written; the parts before it stay.
+            Unfinished: It cannot be written; the parts before it stay.
         """
         shapes: dict[str, tuple[int, ...]] = {}
         for record in records:
@@ -286,7 +302,8 @@ class Run:
             info: What else run.json says: versions, device, timings, classes without reference...
 
         Raises:
-            InputError: A part is missing, or the disk is full.
+            InputError: A part is missing.
+            Unfinished: The disk is full.
         """
         missing = sorted(set(range(num_parts)) - self.done)
         if missing:
@@ -313,31 +330,59 @@ class Run:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None and not self.done:
+        if error is None:
+            return
+        hopeless = isinstance(error, InputError) and not isinstance(error, Unfinished)
+        worth_keeping = self.done or (self._new and (self.folder / "bank.npz").exists())
+        if not worth_keeping or (hopeless and not self.resumed):
             self.undo()
+        elif isinstance(error, Unfinished):
+            say(f"{self.folder}: what was written is whole, and running again continues from it")
+
+    @property
+    def _new(self) -> bool:
+        """Whether the folder was empty or absent when it was opened."""
+        return self.folder / "config.json" in self.created
 
     def undo(self) -> None:
-        """Remove what was made for a run that failed before its first part."""
-        if self.folder / "config.json" in self.created:  # then the folder was empty or absent
+        """Remove what was made for a run that would only fail again, or has nothing to keep."""
+        if self._new:
             for path in self.folder.glob("*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif self.parts in self.created:
+            shutil.rmtree(self.parts, ignore_errors=True)
         for path in reversed(self.created):
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
 
-def open_run(folder: str | Path, config: Mapping[str, Any], *, primary: bool = True) -> Run:
+def parts_done(folder: Path) -> frozenset[int]:
+    """The numbers of the parts that a run's folder holds."""
+    parts = (folder / "parts").glob("part-*.parquet")
+    return frozenset(int(path.stem.removeprefix("part-")) for path in parts)
+
+
+def open_run(
+    folder: str | Path,
+    config: Mapping[str, Any],
+    *,
+    primary: bool = True,
+    resumed: frozenset[int] = frozenset(),
+) -> Run:
     """Open a run for writing, to be used in a `with` statement.
 
-    A new or empty folder starts a run, which is removed again where it fails before its first
-    part. A run of the same config that is unfinished continues (`Run.resumed`); one that is
-    finished is redone, and its results stay until the new ones are merged.
+    A new or empty folder starts a run, which is removed again where its input turns out to be
+    unusable, or where it is stopped before it has anything to continue from. A run of the same
+    config that is unfinished continues (`Run.resumed`); one that is finished is redone, and its
+    results stay until the new ones are merged.
 
     Args:
         folder: Made where it does not exist.
         config: All that the results depend on, as JSON can hold it.
         primary: False in every process but the first of several that write one run. They open it
             after the first has done so, and touch nothing but the parts they write.
+        resumed: For them, the parts that were there before the first process opened the run (it
+            may put them together at once).
 
     Raises:
         InputError: The folder holds another run (the message names the first field that differs),
@@ -353,7 +398,7 @@ def open_run(folder: str | Path, config: Mapping[str, Any], *, primary: bool = T
     if entries:
         _check_same(folder, config, entries)
     if not primary:
-        return Run(folder, config)
+        return Run(folder, config, resumed)
 
     wanted = (*reversed(folder.parents), folder, folder / "config.json", folder / "parts")
     run = Run(folder, config, created=tuple(path for path in wanted if not path.exists()))
@@ -369,7 +414,7 @@ def open_run(folder: str | Path, config: Mapping[str, Any], *, primary: bool = T
         if isinstance(error, InputError):
             raise
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
-    run.resumed = frozenset(run.done)
+    run.resumed = run.done
     return run
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from operator import itemgetter
@@ -16,23 +16,32 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.compute as pc
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fgvce_jax import __version__
 from fgvce_jax.bank import Bank, build_bank, load_bank, pad_batch, save_bank
-from fgvce_jax.config import ExplainConfig, ModelConfig, from_dict
+from fgvce_jax.checks import check_logits
+from fgvce_jax.config import ExplainConfig, from_dict
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.pipeline import batches, image_loader, preprocess
 from fgvce_jax.distributed import Processes
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.explain import explain_features
-from fgvce_jax.gallery import check_methods, gallery
+from fgvce_jax.gallery import EXHAUSTIVE, check_methods, gallery
 from fgvce_jax.heads import searchable
 from fgvce_jax.memory import available_bytes, program_bytes
-from fgvce_jax.models import Classifier, load_classifier
+from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import say, stage
 from fgvce_jax.report import write_report
-from fgvce_jax.results import Record, explained, open_run, read_run, whole_file
+from fgvce_jax.results import (
+    Record,
+    explained,
+    open_run,
+    parts_done,
+    read_run,
+    whole_file,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, UInt8
@@ -51,23 +60,33 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         InputError: See the modules that read the classifier, the data and the folder.
     """
     processes = processes or Processes()
-    check_methods(config.methods)
     if processes.primary:
         run = open_run(folder, asdict(config))
         processes.part()
+        if (folder / "run.json").exists() and not run.resumed:
+            say(f"{folder}: this run is finished; doing it again")
     else:
+        resumed = parts_done(folder)
         processes.part()
-        run = open_run(folder, asdict(config), primary=False)
+        run = open_run(folder, asdict(config), primary=False, resumed=resumed)
 
-    with run:
+    with run, processes.alive(folder):
         started = time.perf_counter()
         clf = open_classifier(config.model)
         if config.dtype != "float32":
             clf = clf.astype(config.dtype)
+        check_methods(config.methods, clf)
         dataset, references = (
             LabelledAs(open_dataset(config.data.name, split, config.data.path), clf)
             for split in (config.split, config.reference_split)
         )
+        inputs = {
+            "classifier": _fingerprint(clf),
+            "dataset": dataset.fingerprint(),
+            "reference dataset": references.fingerprint(),
+        }
+        if processes.primary:
+            run.hold_to(inputs)
         count = min(len(dataset), config.limit or len(dataset))
         parts = [
             range(start, min(start + config.part_size, count))
@@ -76,27 +95,38 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         if run.resumed and processes.primary:
             say(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
         predictor = Predictor(clf, config.batch_size)
-        bank = _bank(config, clf, references, folder, keep=processes.primary)
+        path = Path(config.bank_file or folder / "bank.npz")
+        bank, skipped = _bank(config, clf, references, inputs, path, keep=processes.primary)
         loaded = time.perf_counter()
         rivals = None
         if config.pairs == "confusion":
-            rivals = most_confused(predictor, dataset, count)
+            rivals = most_confused(predictor, dataset, count, config.data.num_workers)
+        if processes.primary:
+            _say_what_is_lacking(bank, clf)
         explainer = Explainer(config, predictor, bank, dataset, references.ids, rivals)
+        if set(explainer.methods) & set(EXHAUSTIVE):
+            whole = replace(config, bank=replace(config.bank, top_m=None))
+            explainer.all_cells, _ = _bank(
+                whole, clf, references, inputs, folder / "bank-all.npz", keep=processes.primary
+            )
         todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
-        with stage("Explaining mistakes", sum(len(parts[i]) for i in todo)) as advance:
+        with stage("Explaining", sum(len(parts[i]) for i in todo)) as advance:
             for i in todo:
                 run.write_part(i, list(explainer.records(parts[i], advance)))
-        everything = set(range(len(parts)))  # also when process 0 has put it all together
-        processes.wait_for_parts(lambda: run.done if run.parts.exists() else everything, len(parts))
+        everything = frozenset(range(len(parts)))  # also when process 0 has put it all together
+        processes.wait_for_parts(
+            folder, lambda: run.done if run.parts.exists() else everything, len(parts)
+        )
         if not processes.primary:
             return
         done = time.perf_counter()
-        missing = [clf.class_names[k] for k in bank.missing()]
         run.merge(
             clf.class_names,
             len(parts),
             {
-                "classes_without_reference": missing,
+                "classes_without_reference": [clf.class_names[k] for k in bank.missing()],
+                "classes_with_few_references": _few_references(bank, clf),
+                "skipped_references": skipped,
                 "versions": _versions(),
                 "device": _device(),
                 "processes": processes.count,
@@ -147,64 +177,83 @@ class LabelledAs:
     def __len__(self) -> int:
         return len(self.labels)
 
-
-def open_classifier(config: ModelConfig) -> Classifier:
-    """The classifier that a config names.
-
-    Raises:
-        InputError: It names none, or none that can be read.
-    """
-    if not config.checkpoint and not (config.arch and config.weights):
-        raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
-    return load_classifier(
-        config.checkpoint or config.arch,
-        config.weights,
-        cut=config.cut,
-        image_size=config.image_size,
-        resize_to=config.resize_to,
-    )
+    def fingerprint(self) -> str:
+        """A hash of the images' ids and of their labels."""
+        digest = hashlib.sha256(repr(list(self.ids)).encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def _bank(
     config: ExplainConfig,
     clf: Classifier,
     references: LabelledAs,
-    folder: Path,
+    inputs: Mapping[str, str],
+    path: Path,
     keep: bool,
-) -> Bank:
-    """The run's bank, read from its file, or built and, if wanted, kept there."""
-    path = Path(config.bank_file) if config.bank_file else folder / "bank.npz"
+) -> tuple[Bank, list[dict[str, str]]]:
+    """The run's bank, and the reference images that could not be read, by id and why.
+
+    Read from its file `path`, or built and, if wanted, kept there.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"bank_file {path}: expected an existing folder to keep it in")
     key = {
-        "classifier": _fingerprint(clf),
-        "references": hashlib.sha256(
-            repr((config.data, config.reference_split, list(references.ids))).encode()
-            + np.ascontiguousarray(references.labels).tobytes()
-        ).hexdigest()[:16],
+        "classifier": inputs["classifier"],
+        "references": inputs["reference dataset"],
         **asdict(config.bank),
         "sigma": config.search.sigma,
     }
-    bank = None
+    kept = None
     if path.exists():
         try:
-            bank = load_bank(path, key)
+            kept = load_bank(path, key)
         except InputError as error:
             say(f"{error}; building it again")
-    if bank is None:
-        bank = _build_bank(config, clf, references)
-        if keep:
-            with whole_file(path) as file:
-                save_bank(bank, file, key)
-    if keep:
-        for k in bank.missing():
-            say(f"class {clf.class_names[k]}: no reference image is classified correctly")
-    return bank
+    bank, skipped = kept or _build_bank(config, clf, references)
+    if keep and not kept:
+        with whole_file(path) as file:
+            save_bank(bank, file, key, skipped)
+    return bank, skipped
 
 
-def _build_bank(config: ExplainConfig, clf: Classifier, references: LabelledAs) -> Bank:
-    load = image_loader(references.dataset, config.batch_size, clf.image_size, clf.resize_to)
+def _say_what_is_lacking(bank: Bank, clf: Classifier) -> None:
+    for k in bank.missing():
+        say(f"class {clf.class_names[k]}: no reference image is classified correctly")
+    if few := _few_references(bank, clf):
+        name, count = min(few.items(), key=itemgetter(1))
+        say(
+            f"{len(few)} of {clf.num_classes} classes have fewer than {bank.config.per_class} "
+            f"reference images, the fewest ({count}) {name}"
+        )
+
+
+def _few_references(bank: Bank, clf: Classifier) -> dict[str, int]:
+    """Classes with fewer reference images than were wanted, and with how many."""
+    counts = zip(clf.class_names, np.asarray(bank.references).tolist(), strict=True)
+    return {name: count for name, count in counts if 0 < count < bank.config.per_class}
+
+
+def _build_bank(
+    config: ExplainConfig, clf: Classifier, references: LabelledAs
+) -> tuple[Bank, list[dict[str, str]]]:
+    skipped = []
+
+    def skip(error: UnreadableImage) -> None:
+        say(f"skipped reference {error}")
+        skipped.append({"id": error.id, "why": error.why})
+
+    load = image_loader(
+        references.dataset,
+        config.batch_size,
+        clf.image_size,
+        clf.resize_to,
+        num_workers=config.data.num_workers,
+        on_skip=skip,
+    )
     wanted = config.bank.per_class * clf.num_classes
     with stage("Collecting references", wanted) as advance:
-        return build_bank(
+        bank = build_bank(
             clf,
             load,
             references.labels,
@@ -215,6 +264,7 @@ def _build_bank(config: ExplainConfig, clf: Classifier, references: LabelledAs) 
             batch_size=config.batch_size,
             advance=advance,
         )
+    return bank, skipped
 
 
 def _fingerprint(clf: Classifier) -> str:
@@ -225,7 +275,9 @@ def _fingerprint(clf: Classifier) -> str:
     return digest.hexdigest()[:16]
 
 
-def most_confused(predictor: Predictor, dataset: LabelledAs, count: int) -> Int[np.ndarray, "K"]:
+def most_confused(
+    predictor: Predictor, dataset: LabelledAs, count: int, num_workers: int = 0
+) -> Int[np.ndarray, "K"]:
     """For every class, the other class that the model says most often for its images.
 
     Where it never errs on a class, the other class with the highest mean probability.
@@ -239,6 +291,7 @@ def most_confused(predictor: Predictor, dataset: LabelledAs, count: int) -> Int[
             predictor.batch_size,
             clf.image_size,
             clf.resize_to,
+            num_workers=num_workers,
             on_skip=lambda error: None,  # it is named where it is missed
         ):
             _, logits = predictor(batch)
@@ -289,9 +342,7 @@ class Predictor:
         images = pad_batch(batch.image, self.batch_size)
         cells, logits = self.program(self.clf, jax.device_put(images, self.sharding))
         logits = np.asarray(logits)[: len(batch.index)]
-        for id, row in zip(batch.id, logits, strict=True):
-            if np.isnan(row).any():
-                raise InputError(f"image {id}: the classifier's logits are NaN, expected numbers")
+        check_logits("image", batch.id, logits)
         return cells, logits
 
 
@@ -335,12 +386,15 @@ class Explainer:
         rivals: Int[np.ndarray, "K"] | None = None,
     ):
         self.clf, self.search, self.rivals = predictor.clf, config.search, rivals
+        self.num_workers = config.data.num_workers
         self.predictor, self.batch_size = predictor, predictor.batch_size
         # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
         self.bank = bank if jax.default_backend() == "cpu" else jax.device_put(bank)
         self.dataset, self.reference_ids = dataset, reference_ids
         self.head = searchable(self.clf.head)
-        self.methods = check_methods(config.methods)
+        self.methods = check_methods(config.methods, self.clf)
+        self.compiled = False
+        self.all_cells: Bank | None = None  # what exhaustive methods choose from
 
     def records(self, part: range, advance: Callable[[int], None]) -> Iterator[Record]:
         """What is to be said of each image of `part`, in its order."""
@@ -350,6 +404,7 @@ class Explainer:
             i = self.dataset.ids.index(error.id)
             say(f"skipped {error}")
             found[i] = Record(i, error.id, int(self.dataset.labels[i]), "skipped", why=error.why)
+            advance(1)
 
         queue, waiting, size = None, [], self.batch_size
         for batch in batches(
@@ -358,6 +413,7 @@ class Explainer:
             size,
             self.clf.image_size,
             self.clf.resize_to,
+            num_workers=self.num_workers,
             on_skip=skip,
         ):
             cells, logits = self.predictor(batch)
@@ -386,20 +442,15 @@ class Explainer:
         return (found[i] for i in sorted(found))
 
     def _explain(self, cells: Array, waiting: list[_Waiting], found: dict[int, Record]) -> None:
-        started = time.perf_counter()
         targets = pad_batch(np.array([w.target for w in waiting], np.int32), self.batch_size)
         candidates, groups = self.bank.select(targets)
-        out = jax.device_get(
-            explain_features(
-                self.head,
-                candidates,
-                cells,
-                targets,
-                groups,
-                config=self.search,
-                devices=tuple(jax.local_devices()),
-            )
-        )
+        arguments = self.head, candidates, cells, targets, groups
+        options = {"config": self.search, "devices": tuple(jax.local_devices())}
+        if not self.compiled:  # before the clock starts: it is no part of an explanation
+            explain_features.lower(*arguments, **options).compile()
+            self.compiled = True
+        started = time.perf_counter()
+        out = jax.device_get(explain_features(*arguments, **options))
         seconds = (time.perf_counter() - started) / len(waiting)
         maps = {}
         if self.methods:
@@ -407,7 +458,7 @@ class Explainer:
             maps = gallery(
                 self.methods,
                 self.clf,
-                self.bank,
+                self.all_cells,
                 images.astype(np.float32) / 255,
                 out.predicted,
                 targets,
@@ -457,7 +508,8 @@ def report_again(folder: Path) -> Path:
 def summary(folder: Path) -> str:
     """What came of a run, in a few lines; the last names the report."""
     results = read_run(folder)
-    counts, table = results.info["counts"], results.table
+    counts = results.info["counts"]
+    table = results.table.filter(pc.field("status") == "explained")
     seconds = table["time_s"].to_numpy()
     edits = table["num_edits"].to_numpy()[table["flipped"].to_numpy(zero_copy_only=False)]
     lines = [

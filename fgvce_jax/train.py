@@ -33,7 +33,14 @@ from fgvce_jax.data.pipeline import batches, training_batches, warn_skipped
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.heads import CalmHead, Dense, PooledLinear
 from fgvce_jax.methods.calm import expectation_maximisation, marginal_likelihood
-from fgvce_jax.models import Classifier, ModelSpec, build, load_classifier, save_classifier
+from fgvce_jax.models import (
+    Classifier,
+    ModelSpec,
+    build,
+    load_classifier,
+    open_classifier,
+    save_classifier,
+)
 from fgvce_jax.models.spec import require_spec
 from fgvce_jax.progress import say, stage
 
@@ -84,6 +91,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"seed: expected 0 or more, got {self.seed}")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected more than 0, got {getattr(self, name)}")
@@ -288,11 +297,13 @@ def evaluate(
     dataset: Dataset,
     batch_size: int,
     on_skip: Callable[[UnreadableImage], None] = warn_skipped,
+    num_workers: int = 0,
 ) -> float:
     """Accuracy on the readable images of `dataset`, in [0, 1]; `on_skip` is told of the others."""
     correct, seen = [], 0
     size = (classifier.image_size, classifier.resize_to)
-    for batch in batches(dataset, np.arange(len(dataset)), batch_size, *size, on_skip=on_skip):
+    options = {"num_workers": num_workers, "on_skip": on_skip}
+    for batch in batches(dataset, np.arange(len(dataset)), batch_size, *size, **options):
         missing = batch_size - len(batch.label)  # one shape, one compilation
         images = np.pad(batch.image, ((0, missing), (0, 0), (0, 0), (0, 0)))
         labels = np.pad(batch.label, (0, missing), constant_values=-1)
@@ -328,12 +339,7 @@ def initial_classifier(config: TrainConfig, class_names: Sequence[str]) -> Class
         return build(
             spec, len(class_names), size, key, class_names=class_names, resize_to=model.resize_to
         )
-    classifier = load_classifier(
-        model.checkpoint or model.arch,
-        model.weights,
-        image_size=model.image_size,
-        resize_to=model.resize_to,
-    )
+    classifier = open_classifier(model)
     same_head = require_spec(classifier).head == head
     if same_head and classifier.num_classes == len(class_names):
         return replace(classifier, class_names=tuple(class_names))
@@ -425,13 +431,19 @@ def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Cla
     classifier = initial_classifier(config, train_set.class_names)
     if len(train_set) < config.batch_size:
         raise InputError(f"batch_size {config.batch_size}: expected at most {len(train_set)}")
-    state.mkdir(parents=True, exist_ok=True)
-    (state / _CONFIG).write_text(_to_json(config))
+    made = [path for path in (state, *state.parents) if not path.exists()]
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        (state / _CONFIG).write_text(_to_json(config))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     loss = loss or loss_of(config)
     try:
         classifier, history = _epochs(config, classifier, train_set, test_set, loss, state)
     except InputError:
         shutil.rmtree(state)
+        for path in made[1:]:
+            path.rmdir()
         raise
     _publish(config, classifier, history, state, out)
     return classifier
@@ -464,6 +476,7 @@ def _epochs(
                 train_set,
                 config.batch_size,
                 *size,
+                num_workers=config.data.num_workers,
                 seed=config.seed,
                 epoch=epoch,
                 crop_scale=config.augment.crop_scale,
@@ -480,7 +493,9 @@ def _epochs(
                     advance(1)
                 _check_finite(losses[-1], (epoch + 1) * steps, config)
             trained = time.perf_counter() - start
-            accuracy = evaluate(state.classifier, test_set, config.batch_size, on_skip)
+            accuracy = evaluate(
+                state.classifier, test_set, config.batch_size, on_skip, config.data.num_workers
+            )
             history.append(
                 EpochRecord(
                     epoch=epoch + 1,

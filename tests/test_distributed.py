@@ -119,7 +119,7 @@ def test_a_process_that_dies_leaves_whole_results_and_a_clear_error(arguments, t
     _, errors = living.communicate(timeout=120)
     assert living.returncode == 2
     last = errors.strip().splitlines()[-1]
-    assert last.startswith("fgvce: error: distributed: no new part within 8 s")
+    assert last.startswith("fgvce: error: distributed: no sign of life within 8 s")
     assert f"(process {victim} of 2)" in last
 
     assert main(here) == 0  # alone, it continues

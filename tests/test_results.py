@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fgvce_jax import results
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.results import CORE_MAPS, Edit, Record, explained, open_run, read_run, whole_file
 
 CLASSES = ("wren", "finch & co", "owl")
@@ -256,26 +256,65 @@ def test_killed_before_the_parts_are_removed(tmp_path, uninterrupted):
     assert_same(complete(tmp_path / "run"), uninterrupted)
 
 
-def test_failing_before_the_first_part_leaves_no_trace(tmp_path):
-    def crash(folder):
-        with open_run(folder, CONFIG):
+def stop(folder, error, *, bank=True, parts=(0,)):
+    """A run that an error ends after what it has written."""
+    with open_run(folder, CONFIG) as run:
+        run.hold_to({"classifier": "a"})
+        if bank:
             with whole_file(folder / "bank.npz") as file:
                 file.write(b"of use to this run alone")
-            raise KeyboardInterrupt
+        for number in parts:
+            run.write_part(number, part(number))
+        raise error
 
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"error": InputError("NaN logits")},  # it would meet them again
+        {"error": InputError("NaN logits"), "parts": ()},
+        {"error": KeyboardInterrupt(), "bank": False, "parts": ()},
+        {"error": Unfinished("disk full"), "bank": False, "parts": ()},
+    ],
+    ids=["unusable", "unusable early", "interrupted early", "disk full early"],
+)
+def test_a_run_with_nothing_to_continue_leaves_no_trace(tmp_path, case):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "a/b/run", tmp_path / "empty"):
-        with pytest.raises(KeyboardInterrupt):
-            crash(folder)
+        with pytest.raises(type(case["error"])):
+            stop(folder, **case)
     assert [p.name for p in tmp_path.rglob("*")] == ["empty"]
 
     before = complete(tmp_path / "done")
     (tmp_path / "done/bank.npz").write_bytes(b"of use to this run alone")
+    (tmp_path / "done/inputs.json").write_text('{"classifier": "a"}')
     files = {p: p.read_bytes() for p in (tmp_path / "done").iterdir()}
-    with pytest.raises(KeyboardInterrupt):
-        crash(tmp_path / "done")
+    with pytest.raises(type(case["error"])):
+        stop(tmp_path / "done", **case)
     assert {p: p.read_bytes() for p in (tmp_path / "done").iterdir()} == files
     assert_same(read_run(tmp_path / "done"), before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Unfinished("disk full"), RuntimeError()])
+@pytest.mark.parametrize("parts", [(), (0, 2)])
+def test_a_run_that_is_stopped_from_outside_keeps_its_bank_and_parts(tmp_path, error, parts):
+    with pytest.raises(type(error)):
+        stop(tmp_path / "run", error, parts=parts)
+    assert (tmp_path / "run/bank.npz").exists()
+    assert open_run(tmp_path / "run", CONFIG).resumed == set(parts)
+
+
+def test_other_weights_of_the_same_name_are_another_run(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        stop(tmp_path / "run", KeyboardInterrupt())
+    files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with (
+        pytest.raises(InputError, match="run: holds a run with another classifier of the same"),
+        open_run(tmp_path / "run", CONFIG) as run,
+    ):
+        run.hold_to({"classifier": "b"})
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
+    open_run(tmp_path / "run", CONFIG).hold_to({"classifier": "a"})
 
 
 def test_a_finished_run_is_redone(tmp_path, uninterrupted):
@@ -296,7 +335,9 @@ def test_several_processes_write_one_run(tmp_path, uninterrupted):
     with pytest.raises(InputError, match="expected the run that the first process started"):
         open_run(tmp_path / "run", CONFIG, primary=False)
     with open_run(tmp_path / "run", CONFIG) as first:
-        with open_run(tmp_path / "run", CONFIG, primary=False) as second:
+        resumed = frozenset({7})
+        with open_run(tmp_path / "run", CONFIG, primary=False, resumed=resumed) as second:
+            assert second.resumed == {7}
             second.write_part(1, part(1))
             second.write_part(3, part(3))
         first.write_part(0, part(0))

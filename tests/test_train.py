@@ -350,8 +350,14 @@ def test_a_loss_that_is_not_finite_names_the_step_and_leaves_nothing(splits, tmp
         return loss / 0, aux
 
     with pytest.raises(InputError, match=r"inf at step 1: try a learning_rate below 0\.03"):
-        train(CONFIG, tmp_path / "run", loss=explodes)
+        train(CONFIG, tmp_path / "a" / "b" / "run", loss=explodes)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(splits, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(InputError, match=r"file/run: cannot be written \(Not a directory\)"):
+        train(CONFIG, tmp_path / "file" / "run")
 
 
 def test_too_large_a_batch_is_refused(splits, tmp_path):
@@ -416,6 +422,7 @@ def test_models_that_cannot_be_trained_are_refused():
         {"optimizer": "lion"},
         {"milestones": (6, 3)},
         {"milestones": (0,)},
+        {"seed": -1},
     ],
 )
 def test_config_refuses(wrong):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fgvce_jax.methods.cams import gradcam
-from fgvce_jax.methods.fgvce import Attribution, partition_weight
+from fgvce_jax.methods.fgvce import Attribution, with_sp
 from fgvce_jax.models.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -130,6 +130,4 @@ def cce(
     else:
         explained, with_it, without = contrast_classes, attacked, images
     maps = jax.nn.relu(attribution(clf, with_it, explained) - attribution(clf, without, explained))
-    if sp_sigma is None:
-        return maps
-    return maps * partition_weight(clf.head, clf.features(with_it), explained, sp_sigma)
+    return with_sp(maps, clf.head, clf.features(with_it), explained, sp_sigma)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from fgvce_jax.methods.cams import gradcam_weights
-from fgvce_jax.methods.fgvce import partition_weight
+from fgvce_jax.methods.fgvce import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 if TYPE_CHECKING:
@@ -46,4 +46,4 @@ def ce(
 
     with jax.default_matmul_precision("highest"):
         maps = jax.vmap(one)(cells, contrast_classes)
-    return maps * partition_weight(clf.head, cells, classes, sp_sigma)
+    return with_sp(maps, clf.head, cells, classes, sp_sigma)

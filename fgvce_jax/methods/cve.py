@@ -19,6 +19,7 @@ import numpy as np
 
 from fgvce_jax.bank import Bank, pad_batch
 from fgvce_jax.heads import PooledLinear, SearchHead, searchable
+from fgvce_jax.methods.scores import check_chunk
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.search import Counterfactual, cosine, edited_cells
 
@@ -126,6 +127,7 @@ def exhaustive_edits(
 
     Ties go to the lowest index, cells before candidates.
     """
+    check_chunk(chunk)
     num_cells, num_candidates = allowed.shape
     limit = min(max_iterations, num_cells)
     scores = pair_scores(head, target, candidates, prepared, num_cells, chunk)
@@ -387,6 +389,7 @@ def _candidates(bank: Bank, target: Int[Array, ""]) -> dict[str, Any]:
     return {"candidates": cells, "prepared": prepared, "valid": valid}
 
 
+@partial(jax.jit, static_argnames=("max_iterations", "chunk"))
 def cve(
     clf: Classifier,
     images: Float[Array, "B H W 3"],
@@ -402,12 +405,15 @@ def cve(
         classes: P; the edits do not depend on it.
         contrast_classes: Q, the class each image should be classified as.
         options: `bank` and those of `cve_edits`.
+
+    Raises:
+        InputError: A chunk below 1.
     """
-    cells = clf.features(images)
     found = cve_counterfactuals(clf, images, contrast_classes, **options)
-    return jax.vmap(partial(edit_map, n=cells.shape[1]))(found)
+    return jax.vmap(partial(edit_map, n=found.cells.shape[1]))(found)
 
 
+@partial(jax.jit, static_argnames=("share", "max_iterations", "chunk"))
 def cve_semantic(
     clf: Classifier,
     images: Float[Array, "B H W 3"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fgvce_jax.methods.blur import blurred
 from fgvce_jax.methods.scores import stream
 
 if TYPE_CHECKING:
@@ -44,18 +45,8 @@ class Kernel(NamedTuple):
 
 def blur_pyramid(image: Float[Array, "H W 3"]) -> Float[Array, "L H W 3"]:
     """The image blurred by Gaussians, from `MAX_BLUR` down to none; nothing beyond its border."""
-
-    def blur(size: int, sigma: Float[Array, ""]) -> Float[Array, "size size"]:
-        distance = jnp.arange(size)[:, None] - jnp.arange(size)
-        weights = jnp.exp(-0.5 * (distance / sigma) ** 2)
-        return weights / weights.sum(1, keepdims=True)
-
-    def level(sigma):
-        rows, columns = (blur(size, sigma) for size in image.shape[:2])
-        return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image)
-
     sigmas = MAX_BLUR * (1 - jnp.arange(LEVELS - 1) / (LEVELS - 1))
-    return jnp.concatenate([jax.vmap(level)(sigmas), image[None]])
+    return jnp.concatenate([jax.vmap(partial(blurred, image))(sigmas), image[None]])
 
 
 def perturbed(pyramid: Float[Array, "L H W 3"], mask: Float[Array, "H W"]) -> Float[Array, "H W 3"]:
@@ -174,6 +165,9 @@ def ep(
         step: Pixels between parameters.
         sigma: Reach of a parameter in pixels.
         chunk: Images whose masks are searched together.
+
+    Raises:
+        InputError: A chunk below 1.
     """
     kernel = Kernel(step, sigma)
     if start is None:

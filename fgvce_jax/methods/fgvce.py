@@ -52,23 +52,24 @@ def contributions(
     return jax.vmap(lambda h, c: cell_contributions(clf.head, h, c, sigma))(cells, classes)
 
 
-def partition_weight(
+def with_sp(
+    maps: Float[Array, "B n n"],
     head: Callable[[Any], Any],
     cells: Float[Array, "B n n C"],
     classes: Int[Array, "B"],
     sigma: float | None,
 ) -> Float[Array, "B n n"]:
-    """The factor of "+SP" (Table 3): contributions clipped at 0 and divided by their maximum.
+    """Maps "+SP" (Table 3): times contributions, clipped at 0 and divided by their maximum.
 
-    In [0, 1]; all 0 where no cell speaks for the class, and all 1 where `sigma` is None, which is
-    the method without SP.
+    All 0 where no cell speaks for the class. Where `sigma` is None, the method is without SP and
+    its maps stay as they are.
     """
     if sigma is None:
-        return jnp.ones(cells.shape[:-1])
+        return maps
     scores = jax.vmap(lambda h, c: cell_contributions(head, h, c, sigma))(cells, classes)
     scores = jnp.maximum(scores, 0)
     highest = scores.max((-2, -1), keepdims=True)
-    return scores / jnp.where(highest > 0, highest, 1)
+    return maps * (scores / jnp.where(highest > 0, highest, 1))
 
 
 @jax.tree_util.register_dataclass
@@ -94,7 +95,10 @@ class EditedFeatures:
         return jnp.where(self.replaced[..., None], self.cells, self.features(images))
 
 
-@partial(jax.jit, static_argnames=("weight", "times_contributions", "config"))
+_jitted = partial(jax.jit, static_argnames=("weight", "times_contributions", "config"))
+
+
+@_jitted
 def fgvce(
     clf: Classifier,
     images: Float[Array, "B H W 3"],
@@ -168,6 +172,7 @@ def _weight_after(
     return jax.lax.map(one, (images, targets, replaced, edited))
 
 
+@_jitted
 def fgvce_invariant(
     clf: Classifier,
     images: Float[Array, "B H W 3"],
@@ -179,6 +184,7 @@ def fgvce_invariant(
     return fgvce(clf, images, classes, contrast_classes, **options)[0]
 
 
+@_jitted
 def fgvce_dominant(
     clf: Classifier,
     images: Float[Array, "B H W 3"],

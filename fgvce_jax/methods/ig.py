@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fgvce_jax.errors import InputError
 from fgvce_jax.methods.scores import image_gradients
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ def ig(
 
     Returns:
         Attributions summed over channels in absolute value.
+
+    Raises:
+        InputError: An unknown rule.
     """
+    if rule not in RULES:
+        raise InputError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
     points, weights = (jnp.asarray(values, jnp.float32) for values in RULES[rule](steps))
 
     def add(total, step):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
+from fgvce_jax.methods.scores import check_chunk
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key
 
@@ -63,8 +65,12 @@ def rise(
         num_masks: N, when they are drawn. The paper has 8000 for ResNet-50, 4000 for VGG-16.
         grid: Cells per side of a mask.
         p: Share of the cells that are kept.
-        chunk: Masked images in one forward pass.
+        chunk: Masked images in one forward pass, at most.
+
+    Raises:
+        InputError: A chunk below 1.
     """
+    check_chunk(chunk)
     key = jax.random.key(0) if key is None else key
     count = num_masks if masks is None else len(masks)
 
@@ -83,6 +89,8 @@ def rise(
         weights = jax.lax.map(scores, (images, classes)) * (indices < count)
         return total + jnp.einsum("bm,mhw->bhw", weights, some), None
 
-    indices = jnp.arange(-(-count // chunk) * chunk).reshape(-1, chunk)  # those past N weigh 0
+    passes = -(-count // chunk)
+    size = -(-count // passes)  # equal passes, so that few of the images are past N and wasted
+    indices = jnp.arange(passes * size).reshape(passes, size)  # those past N weigh 0
     total, _ = jax.lax.scan(add, jnp.zeros(images.shape[:3]), indices)
     return total / (count * p)

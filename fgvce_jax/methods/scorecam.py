@@ -70,5 +70,8 @@ def scorecam(
         images: In [0, 1].
         classes: The class each map speaks for.
         chunk: Masked images in one forward pass.
+
+    Raises:
+        InputError: A chunk below 1.
     """
     return jax.nn.relu(scored_cells(clf, images, clf.features(images), classes, chunk).sum(-1))

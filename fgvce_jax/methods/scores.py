@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from fgvce_jax.errors import InputError
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
 
@@ -35,7 +37,14 @@ def cell_gradients(
     return jax.grad(lambda h: score(head(h)).sum())(cells)
 
 
+def check_chunk(chunk: int) -> None:
+    """Raise InputError unless `chunk` is 1 or more."""
+    if chunk < 1:
+        raise InputError(f"chunk {chunk}: expected 1 or more")
+
+
 def stream(function: Callable[..., Any], chunk: int, *rows: Any) -> Any:
-    """`jax.vmap(function)(*rows)`, `chunk` rows at a time."""
+    """`jax.vmap(function)(*rows)`, `chunk` rows at a time; raises InputError for less than 1."""
+    check_chunk(chunk)
     count = jax.tree.leaves(rows)[0].shape[0]
     return jax.lax.map(lambda row: function(*row), rows, batch_size=min(chunk, count))

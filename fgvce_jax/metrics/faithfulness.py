@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fgvce_jax.methods.blur import blurred
+from fgvce_jax.methods.scores import check_chunk
 from fgvce_jax.metrics.maps import at_pixels
 
 if TYPE_CHECKING:
@@ -44,18 +46,6 @@ def score(
     """Area under a curve of `Curves` by the trapezoid rule, in percent."""
     heights = (curve[..., 1:] + curve[..., :-1]) / 2
     return 100 * (heights * jnp.diff(fraction)).sum(-1)
-
-
-def blurred(image: Float[Array, "H W 3"], sigma: float) -> Float[Array, "H W 3"]:
-    """The image under a Gaussian of `sigma` pixels that ends at the image's border."""
-
-    def weights(size: int) -> Float[Array, "size size"]:
-        distance = jnp.arange(size)[:, None] - jnp.arange(size)
-        values = jnp.exp(-0.5 * (distance / sigma) ** 2)
-        return values / values.sum(1, keepdims=True)
-
-    rows, columns = map(weights, image.shape[:2])
-    return jnp.einsum("ih,jw,hwc->ijc", rows, columns, image, precision="highest")
 
 
 def pixel_ranks(values: Float[Array, "m m"], size: tuple[int, int]) -> Int[Array, "H W"]:
@@ -92,7 +82,11 @@ def faithfulness(
         share: Of the pixels exchanged in one step, rounded down to whole pixels, at least 1.
         sigma: Of the blur, in pixels; by default 10 for a height of 224, and in proportion.
         chunk: Images in one forward pass.
+
+    Raises:
+        InputError: A chunk below 1.
     """
+    check_chunk(chunk)
     size = images.shape[1:3]
     pixels = size[0] * size[1]
     step = max(1, int(share * pixels))

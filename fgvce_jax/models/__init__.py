@@ -1,6 +1,6 @@
 """Classifiers cut into features and head, their weights and their checkpoints."""
 
-from fgvce_jax.models.checkpoint import load_classifier, port, save_classifier
+from fgvce_jax.models.checkpoint import load_classifier, open_classifier, port, save_classifier
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.named import named, recut
 from fgvce_jax.models.spec import ModelSpec, build, with_activation
@@ -12,6 +12,7 @@ __all__ = [
     "build",
     "load_classifier",
     "named",
+    "open_classifier",
     "port",
     "recut",
     "save_classifier",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgvce_jax import assets
+from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.named import named, with_named
@@ -77,7 +78,8 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
         folder: Where to; parents are made.
 
     Raises:
-        InputError: A classifier of the user's own functions, or a folder that holds other files.
+        InputError: A classifier of the user's own functions, or a folder that holds other files or
+            cannot be made.
     """
     import orbax.checkpoint as ocp
 
@@ -85,11 +87,14 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
     folder = Path(os.path.abspath(Path(folder).expanduser()))
     if folder.exists() and not _is_checkpoint(folder) and not _is_empty(folder):
         raise InputError(f"folder {folder}: holds other files, expected a new or empty folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: np.asarray(array, np.float32) for name, array in named(clf).items()}
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
-    staging.mkdir()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+    except OSError as error:
+        raise InputError(f"folder {folder}: cannot be written ({error.strerror})") from error
     new = staging / "new"
     try:
         with _checkpointer() as checkpointer:
@@ -142,7 +147,7 @@ def _load_folder(folder: Path, cut: str | None, image_size: int | None) -> Class
         clf = template(
             spec if cut is None else replace(spec, cut=cut),
             description["num_classes"],
-            image_size or description["image_size"],
+            description["image_size"] if image_size is None else image_size,
         )
         return replace(
             with_named(clf, weights),
@@ -187,22 +192,65 @@ def load_classifier(
 
     Raises:
         InputError: An unknown architecture, no such folder or file, one that cannot be read,
-            weights that do not fit, or a standard deviation that is not above 0.
+            weights that do not fit, or a size, mean or std out of range.
     """
-    if std is not None and not min(std) > 0:
-        raise InputError(f"std {', '.join(map(str, std))}: expected numbers above 0")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and (len(values) != 3 or (name == "std" and not min(values) > 0)):
+            above = " above 0" if name == "std" else ""
+            raise InputError(f"{name} {list(values)}: expected three numbers{above}")
     if weights is not None:
         from fgvce_jax.models.convert import classifier_from_weights
 
-        return classifier_from_weights(
+        clf = classifier_from_weights(
             weights,
             ModelSpec(str(path_or_arch), cut),
-            image_size or 224,
+            224 if image_size is None else image_size,
             class_names=class_names or (),
             mean=IMAGENET_MEAN if mean is None else mean,
             std=IMAGENET_STD if std is None else std,
             resize_to=resize_to,
         )
+    else:
+        clf = _load_folder(_find_folder(path_or_arch), cut, image_size)
+        features = clf.features
+        if mean is not None:
+            features = replace(features, mean=jnp.float32(mean))
+        if std is not None:
+            features = replace(features, std=jnp.float32(std))
+        clf = replace(
+            clf,
+            features=features,
+            class_names=clf.class_names if class_names is None else tuple(class_names),
+            resize_to=clf.resize_to if resize_to is None else resize_to,
+        )
+    if clf.resize_to is not None and clf.resize_to < clf.image_size:
+        raise InputError(
+            f"resize_to {clf.resize_to}: expected at least the image size, {clf.image_size}"
+        )
+    return clf
+
+
+def open_classifier(config: ModelConfig) -> Classifier:
+    """The classifier that a config names: its checkpoint, or its weights for its architecture.
+
+    Raises:
+        InputError: It names none, or none that can be read.
+    """
+    if not config.checkpoint and not (config.arch and config.weights):
+        raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
+    clf = load_classifier(
+        config.checkpoint or config.arch,
+        config.weights,
+        cut=config.cut,
+        image_size=config.image_size,
+        resize_to=config.resize_to,
+    )
+    if config.arch not in (None, clf.spec.arch):
+        raise InputError(f"checkpoint {config.checkpoint}: a {clf.spec.arch}, not {config.arch}")
+    return clf
+
+
+def _find_folder(path_or_arch: str | Path) -> Path:
     folder = assets.find(path_or_arch)
     if folder is None:
         if str(path_or_arch) in ARCHITECTURES:
@@ -213,18 +261,7 @@ def load_classifier(
         )
     if folder.is_file():
         raise InputError(f"checkpoint {folder}: a file, expected a folder, or an architecture too")
-    clf = _load_folder(folder, cut, image_size)
-    features = clf.features
-    if mean is not None:
-        features = replace(features, mean=jnp.float32(mean))
-    if std is not None:
-        features = replace(features, std=jnp.float32(std))
-    return replace(
-        clf,
-        features=features,
-        class_names=clf.class_names if class_names is None else tuple(class_names),
-        resize_to=clf.resize_to if resize_to is None else resize_to,
-    )
+    return folder
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
@@ -291,7 +328,10 @@ def port(
     folder = Path(out).expanduser()
     if folder.exists() and not _is_empty(folder):
         if not (_is_checkpoint(folder) and _holds(folder, clf)):
-            raise InputError(f"folder {folder}: holds something else, expected a new folder")
+            raise InputError(
+                f"folder {folder}: holds something else than these weights ported with these "
+                "options, expected a new folder"
+            )
         return clf
     save_classifier(clf, folder)
     return clf

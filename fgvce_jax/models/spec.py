@@ -167,6 +167,8 @@ def _initialise(
     activation: Callable[[Any], Any],
     key: Key[Array, ""],
 ) -> tuple[Backbone, PooledLinear | Dense | CalmHead | ChainHead]:
+    if image_size < 1:
+        raise InputError(f"image_size {image_size}: expected at least 1 pixel")
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
     fast = jax.random.wrap_key_data(jax.random.bits(key, 4, jnp.uint32), impl="rbg")
     rngs = nnx.Rngs(params=fast)

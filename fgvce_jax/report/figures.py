@@ -1,7 +1,7 @@
 """From arrays to pictures: overlays, patches, charts, and an explanation as one figure.
 
 Colours mean the same everywhere: orange is what spoke for the predicted class P, blue what decides
-for the correct class Q.
+for the other class Q.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ ORANGE, BLUE = "#e8590c", "#1580c4"
 COLORMAPS = {
     "invariant": LinearSegmentedColormap.from_list("p", ["#ffe066", "#ff922b", "#f03e3e"]),
     "dominant": LinearSegmentedColormap.from_list("q", ["#96f2d7", "#22b8cf", "#1864ff"]),
-    "other": LinearSegmentedColormap.from_list("other", ["#eebefa", "#be4bdb", "#862e9c"]),
 }
 _LEVELS = 64
 _SIDE = 84

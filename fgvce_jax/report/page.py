@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from fgvce_jax.errors import InputError
+from fgvce_jax.gallery import OWN, listed
+from fgvce_jax.methods import explains
 from fgvce_jax.report.figures import (
     BLUE,
     ORANGE,
@@ -24,7 +26,7 @@ from fgvce_jax.report.figures import (
     probability_chart,
     window,
 )
-from fgvce_jax.results import CORE_MAPS, RunResults, read_run, whole_file
+from fgvce_jax.results import RunResults, read_run, whole_file
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
@@ -76,8 +78,11 @@ def write_report(
         lstrip_blocks=True,
     )
     n = results.maps["invariant"].shape[-1]
+    config = results.info["config"]
+    methods = listed(config.get("methods", ()))
     page = environment.get_template("template.html.j2").stream(
-        title=title or _title(results.info["config"]),
+        title=title or _title(config),
+        confusion=config.get("pairs") == "confusion",
         n=n,
         orange=ORANGE,
         blue=BLUE,
@@ -88,10 +93,12 @@ def write_report(
         ),
         shown_skipped=_SHOWN_SKIPPED,
         summary=summary(results),
+        methods=methods,
+        nan=maps_with_nan(results, methods),
         pairs=confused_pairs(results),
         shown_pairs=_SHOWN_PAIRS,
         patches=_patches(results, references, view, n),
-        cards=_cards(results, dataset, view, advance),
+        cards=_cards(results, methods, dataset, view, advance),
     )
     page.enable_buffering(100)
     path = Path(folder) / "report.html"
@@ -104,7 +111,8 @@ def _title(config: dict[str, Any]) -> str:
     """What was explained, in a few words, from as much as the config says."""
     data, model = config.get("data") or {}, config.get("model") or {}
     what = [data.get("name"), config.get("split") and f"{config['split']} split"]
-    what.append(model.get("checkpoint") or model.get("arch"))
+    checkpoint = model.get("checkpoint") or ""
+    what.append(str(Path(*Path(checkpoint).parts[-2:])) if checkpoint else model.get("arch"))
     return " · ".join(str(word) for word in what if word)
 
 
@@ -155,6 +163,13 @@ def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda p: (-p["count"], p["predicted_name"], p["target_name"]))
 
 
+def maps_with_nan(results: RunResults, methods: Sequence[str]) -> dict[str, list[str]]:
+    """The ids of the images whose map holds NaN, by method; without those that have none."""
+    ids = results.maps["id"]
+    found = {name: ids[np.isnan(_maps_of(results.maps, name)).any((1, 2))] for name in methods}
+    return {name: bad.tolist() for name, bad in found.items() if len(bad)}
+
+
 # --- the cards ----------------------------------------------------------------------------------
 
 
@@ -190,8 +205,17 @@ def _seen(
     return view(example.image)
 
 
+def _maps_of(maps: Mapping[str, Any], name: str) -> Any:
+    """A method's maps, of one image or of all."""
+    return maps[OWN.get(name, name)]
+
+
 def _cards(
-    results: RunResults, dataset: Dataset, view: View, advance: Callable[[int], Any]
+    results: RunResults,
+    methods: Sequence[str],
+    dataset: Dataset,
+    view: View,
+    advance: Callable[[int], Any],
 ) -> Iterator[dict[str, Any]]:
     """What the template needs for each explanation, in the order of the table."""
     maps = {name: results.maps[name] for name in results.maps if name != "id"}
@@ -199,7 +223,7 @@ def _cards(
     for batch in results.table.to_batches(max_chunksize=64):
         for k, row in enumerate(batch.to_pylist(), start):
             image = _seen(results, dataset, row["index"], row["id"], view)
-            yield card(row, image, {name: maps[name][k] for name in maps})
+            yield card(row, image, {name: maps[name][k] for name in maps}, methods)
             advance(1)
         start += len(batch)
 
@@ -208,13 +232,14 @@ def card(
     row: dict[str, Any],
     image: UInt8[np.ndarray, "S S 3"],
     maps: dict[str, Float[np.ndarray, "n n"]],
+    methods: Sequence[str] = (),
 ) -> dict[str, Any]:
     """One explanation's row with its pictures (as data URIs), windows and curve.
 
-    Positions are in cells from the image's top left corner.
+    Positions are in cells from the image's top left corner. The gallery has, for each of
+    `methods`, its name, the class it explains, and its map's picture (None where that holds NaN).
     """
     n = maps["invariant"].shape[0]
-    other = {name: values for name, values in maps.items() if name not in CORE_MAPS}
     return row | {
         "pair": f"{row['predicted']}-{row['target']}",
         "image": data_uri(Image.fromarray(image)),
@@ -222,8 +247,8 @@ def card(
         "invariant": data_uri(overlay(maps["invariant"], "invariant")),
         "dominant": data_uri(overlay(maps["dominant"], "dominant")),
         "gallery": [
-            (name, None if np.isnan(values).any() else data_uri(overlay(values, "other")))
-            for name, values in other.items()
+            (name, explains(name), _picture(_maps_of(maps, name), explains(name)))
+            for name in methods
         ],
         "curve": _curve(row["p_target"]),
         "edits": [
@@ -237,6 +262,13 @@ def card(
             for edit, p in zip(row["edits"], row["p_target"][1:], strict=True)
         ],
     }
+
+
+def _picture(values: Float[np.ndarray, "n n"], of: str) -> str | None:
+    """A map in its class's colour; None where it holds NaN."""
+    if np.isnan(values).any():
+        return None
+    return data_uri(overlay(values, {"P": "invariant", "Q": "dominant"}[of]))
 
 
 def _curve(p_target: list[float]) -> list[tuple[float, float]]:

@@ -22,6 +22,9 @@ class Images:
         self.points, self.keypoint_names = points, names
 
     def __getitem__(self, index):
+        if self.points[index] == "not annotated":
+            unknown = np.full((2, 3), [np.nan, np.nan, 0], np.float32)
+            return Example(np.zeros((16, 16, 3), np.uint8), 0, f"{index}.png", unknown)
         if self.points[index] is None:
             raise UnreadableImage(f"{index}.png", "empty file")
         keypoints = np.float32([[2 * x, 2 * y, 1] for x, y in self.points[index]])
@@ -29,8 +32,8 @@ class Images:
 
 
 # Cells are 2 x 2 pixels: (1, 1) is in cell 0, (3, 1) in cell 1, (7, 7) in cell 15.
-QUERIES = Images([None, [(1, 1), (3, 1)], [(7, 7), (1, 1)]])
-REFERENCES = Images([[(7, 7), (3, 1)], [(1, 1), (5, 5)]])
+QUERIES = Images([None, [(1, 1), (3, 1)], [(7, 7), (1, 1)], [(1, 1), (1, 1)], "not annotated"])
+REFERENCES = Images([[(7, 7), (3, 1)], [(1, 1), (5, 5)], "not annotated"])
 
 
 def one_cell(cell):
@@ -39,7 +42,7 @@ def one_cell(cell):
     return values.reshape(N, N)
 
 
-def record(index, edits, invariant):
+def record(index, edits, invariant, status="explained"):
     maps = dict.fromkeys(CORE_MAPS, one_cell(5)) | {
         "invariant": one_cell(invariant),
         "contributions_before": np.full((N, N), 0.25, np.float32),
@@ -48,7 +51,7 @@ def record(index, edits, invariant):
         index,
         f"{index}.png",
         0,
-        "explained",
+        status,
         predicted=1,
         flipped=True,
         edits=tuple(Edit(old, "", image, new, 0.5) for old, image, new in edits),
@@ -60,12 +63,14 @@ def record(index, edits, invariant):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """The folder of a run of two explanations."""
+    """The folder of a run of three explanations, and an image without references."""
     records = [
         # head for tail: near 1, same 0; tail for tail: near 1, same 1; nothing for nothing: 0, 0
         record(1, [(0, 0, 1), (1, 0, 1), (9, 1, 3)], invariant=0),
-        # head for head: near 1, same 1
-        record(2, [(15, 1, 0)], invariant=6),
+        # head for head: near 1, same 1; then an edit from an image that nobody annotated
+        record(2, [(15, 1, 0), (0, 2, 0)], invariant=6),
+        record(3, [], invariant=0, status="no_reference"),
+        record(4, [(0, 0, 1)], invariant=0),
     ]
     with open_run(tmp_path / "run", asdict(ExplainConfig())) as out:
         out.write_part(0, records)
@@ -81,7 +86,15 @@ def run(tmp_path, monkeypatch):
 def test_measures_by_hand(run):
     found = evaluate(run)
     assert json.loads(json.dumps(found)) == found
-    assert found["explanations"] == 2
+    assert found["explanations"] == 3
+    assert found["not_annotated"] == {"images": 1, "edits": 2}
+    each = [(edit["id"], edit["step"], edit["near_kp"], edit["same_kp"]) for edit in found["edits"]]
+    assert each == [
+        ("1.png", 1, 1.0, 0.0),
+        ("1.png", 2, 1.0, 1.0),
+        ("1.png", 3, 0.0, 0.0),
+        ("2.png", 1, 1.0, 1.0),
+    ]
     assert found["keypoints"] == {
         "first_edits": 2,
         "near_kp_first": 100.0,
@@ -105,11 +118,12 @@ def test_measures_by_hand(run):
 
 def test_the_table_names_them(run):
     lines = evaluation_table(evaluate(run)).splitlines()
-    assert lines[0].split() == ["explanations", "2"]
-    assert lines[3].split() == ["first", "2", "100.0%", "50.0%"]
-    assert lines[4].split() == ["all", "4", "75.0%", "50.0%"]
-    assert lines[7].split() == ["invariant", "4", "1.00", "0.2500", "1", "1"]
-    assert lines[8].split() == ["dominant", "—", "—", "—", "0", "2"]
+    assert lines[0].split() == ["explanations", "3"]
+    assert lines[1] == "not annotated    1 images, 2 edits; left out"
+    assert lines[4].split() == ["first", "2", "100.0%", "50.0%"]
+    assert lines[5].split() == ["all", "4", "75.0%", "50.0%"]
+    assert lines[8].split() == ["invariant", "4", "1.00", "0.2500", "1", "1"]
+    assert lines[9].split() == ["dominant", "—", "—", "—", "0", "2"]
 
 
 def test_a_dataset_without_keypoints(run, monkeypatch):
@@ -119,7 +133,7 @@ def test_a_dataset_without_keypoints(run, monkeypatch):
 
 
 def test_an_image_that_is_gone(run, monkeypatch):
-    monkeypatch.setattr(QUERIES, "points", [None, None, None])
+    monkeypatch.setattr(QUERIES, "points", [None] * 5)
     with pytest.raises(InputError, match=r"1\.png: empty file; the run had read it"):
         evaluate(run)
 

@@ -41,7 +41,7 @@ def weights():
 def clf(weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     save_file(weights, path)
-    return load(path, class_names=list("abcde"), resize_to=40)
+    return load(path, class_names=list("abcde"), resize_to=80)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_a_truncated_file_and_one_without_tensors(tmp_path, weights):
 def test_a_checkpoint_comes_back_exactly(clf, checkpoint):
     again = load_classifier(checkpoint)
     assert jax.tree.structure(again) == jax.tree.structure(clf)
-    assert (again.spec, again.class_names, again.resize_to) == (SPEC, tuple("abcde"), 40)
+    assert (again.spec, again.class_names, again.resize_to) == (SPEC, tuple("abcde"), 80)
     for ours, expected in zip(jax.tree.leaves(again), jax.tree.leaves(clf), strict=True):
         assert ours.dtype == expected.dtype
         np.testing.assert_array_equal(ours, expected)
@@ -222,9 +222,9 @@ def test_a_checkpoint_is_compact_and_says_nothing_of_where_it_was_made(checkpoin
 
 def test_a_checkpoint_is_loaded_with_another_cut_names_and_normalisation(clf, checkpoint):
     images = np.random.default_rng(3).uniform(size=(2, 32, 32, 3)).astype(np.float32)
-    other = load_classifier(checkpoint, cut="layer1", class_names=list("vwxyz"), resize_to=36)
+    other = load_classifier(checkpoint, cut="layer1", class_names=list("vwxyz"), resize_to=72)
     assert other.features(images).shape == (2, 8, 8, 4)
-    assert (other.class_names, other.resize_to) == (tuple("vwxyz"), 36)
+    assert (other.class_names, other.resize_to) == (tuple("vwxyz"), 72)
     np.testing.assert_allclose(other(images), clf(images), atol=1e-5)
     shifted = load_classifier(checkpoint, mean=reference.MEAN + 0.1, std=reference.STD)
     np.testing.assert_allclose(shifted(images + 0.1), clf(images), atol=1e-4)
@@ -374,10 +374,30 @@ def test_port(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": -4}, "image_size -4: expected at least 1 pixel"),
+        ({"image_size": 0}, "image_size 0"),
+        ({"resize_to": 4}, "resize_to 4: expected at least the image size"),
+        ({"mean": (1, 2)}, r"mean \[1, 2\]: expected three numbers"),
+    ],
+)
+def test_options_out_of_range(checkpoint, options, message):
+    with pytest.raises(InputError, match=message):
+        load_classifier(checkpoint, **options)
+
+
+def test_a_checkpoint_that_cannot_be_written(tmp_path, clf):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(InputError, match=r"file/out: cannot be written \(File exists\)"):
+        save_classifier(clf, tmp_path / "file" / "out")
+
+
 def test_port_from_the_command_line(tmp_path, capsys, clf, weights):
     save_file(weights, tmp_path / "w.safetensors")
     command = ["port", str(tmp_path / "w.safetensors"), "--arch", "small_resnet"]
     command += ["--out", str(tmp_path / "out"), "--std", "0.3", "0.2"]
     assert main([*command, "0"]) == 2
-    assert "std 0.3, 0.2, 0.0: expected numbers above 0" in capsys.readouterr().err
+    assert "std [0.3, 0.2, 0.0]: expected three numbers above 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

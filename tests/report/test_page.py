@@ -51,8 +51,8 @@ def mistake(index, label, predicted, cells, flipped=True, p=0.1, extra=()):
     )
 
 
-def make_run(folder, records, info=None):
-    config = {"data": {"name": "birds"}, "model": {"arch": "vgg16"}, "split": "test"}
+def make_run(folder, records, info=None, **config):
+    config = {"data": {"name": "birds"}, "model": {"arch": "vgg16"}, "split": "test"} | config
     with open_run(folder, config) as run:
         run.write_part(0, records)
         run.merge(CLASSES, 1, info or {})
@@ -166,9 +166,10 @@ def test_pictures_that_are_used_are_there_once(written):
 def test_a_card(written):
     row = read_run(written.path.parent).table.to_pylist()[0]
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
-    maps = {name: np.eye(N) for name in CORE_MAPS} | {"cam": np.eye(N), "bad": np.full((N, N), 0)}
-    maps["bad"] = np.full((N, N), np.nan)
-    card = page_module.card(row, image, maps)
+    maps = {name: np.eye(N) for name in CORE_MAPS} | {"scout": np.eye(N)}
+    maps |= {"cve": np.full((N, N), np.nan), "dominant": np.eye(N)[::-1]}
+    methods = "scout", "fgvce_dominant", "cve"
+    card = page_module.card(row, image, maps, methods)
     assert card["curve"] == [(0, 135), (175, 75), (350, 15)]
     first, second = card["edits"]
     assert first["patch"] == "r0-40"
@@ -176,9 +177,10 @@ def test_a_card(written):
     assert (first["replaced"].x, first["replaced"].y, first["replaced"].side) == (0, 0, 3)
     assert (first["candidate"].row, first["candidate"].column) == (5, 5)
     assert (first["p"], second["p"]) == pytest.approx((0.5, 0.9))
-    assert [name for name, _ in card["gallery"]] == ["cam", "bad"]
-    assert card["gallery"][0][1].startswith("data:image/png")
-    assert card["gallery"][1][1] is None
+    names, explained, pictures = zip(*card["gallery"], strict=True)
+    assert names == methods
+    assert explained == ("P", "Q", "Q")
+    assert pictures == (card["invariant"], card["dominant"], None)  # the same maps and colours
 
 
 def test_the_figures_at_the_top(run, written):
@@ -214,11 +216,85 @@ def test_a_run_without_any_image(tmp_path):
     assert "1 image skipped" in write_report(folder, None, None, view).read_text()
 
 
-def test_other_methods_are_shown_beside(tmp_path):
-    folder = make_run(tmp_path / "run", [mistake(1, 0, 1, [3], extra=("gradcam", "scout"))])
-    text = write_report(folder, Images("test"), Images("train"), view).read_text()
-    captions = [text.strip() for _, text in Page(text).find("figcaption")]
-    assert {"gradcam", "scout"} <= set(captions)
+def captions_of(text):
+    """Of the gallery's pictures."""
+    return [text.strip() for _, text in Page(text).find("figcaption") if " · " in text]
+
+
+def test_the_methods_asked_for_stand_side_by_side_each_with_its_class(tmp_path):
+    records = [mistake(1, 0, 1, [3], extra=("gradcam", "scout", "cve"))]
+    for methods, captions in {
+        ("gradcam", "fgvce", "scout", "cve"): [
+            "gradcam · P",
+            "fgvce_invariant · P",
+            "fgvce_dominant · Q",
+            "scout · P",
+            "cve · Q",
+        ],
+        ("fgvce_dominant", "scout"): ["fgvce_dominant · Q", "scout · P"],
+        (): [],
+    }.items():
+        folder = make_run(tmp_path / str(len(methods)), records, methods=methods)
+        text = write_report(folder, Images("test"), Images("train"), view).read_text()
+        assert captions_of(text) == captions
+        assert "NaN" not in text
+
+
+def test_a_map_with_nan_is_named_and_counted(tmp_path):
+    records = [mistake(k, 0, 1, [3], extra=("gradcam", "scout")) for k in range(3)]
+    for k in (0, 2):
+        records[k].maps["scout"][1, 1] = np.nan
+    folder = make_run(tmp_path / "run", records, methods=("gradcam", "scout"))
+    page = Page(write_report(folder, Images("test"), Images("train"), view).read_text())
+    [note] = [text for _, text in page.find("summary") if "NaN" in text]
+    assert note == "scout: NaN in 2 maps, not shown"
+    assert page_module.maps_with_nan(read_run(folder), ("gradcam", "scout")) == {
+        "scout": ["test/<0>.png", "test/<2>.png"]
+    }
+    assert [text for _, text in page.find("b") if text == "NaN"] == ["NaN"] * 2
+
+
+def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_path):
+    records = [mistake(1, 1, 1, [3]), mistake(2, 1, 1, [])]
+    pages = {
+        pairs: write_report(
+            make_run(tmp_path / pairs, records, pairs=pairs), Images("test"), Images("train"), view
+        ).read_text()
+        for pairs in ("misclassified", "confusion")
+    }
+    of_mistakes = ("the label says", "the wrong class", "Most confused", "<td>label</td>")
+    of_pairs = ("and is right", "most confuses P with", "The pairs", "<td>most confused with</td>")
+    for text in of_mistakes:
+        assert text in pages["misclassified"]
+        assert text not in pages["confusion"]
+    for text in of_pairs:
+        assert text in pages["confusion"]
+        assert text not in pages["misclassified"]
+    for text in pages.values():
+        assert "1 image without edits" in text
+        assert "no reference image of Q is classified correctly" in text
+    nothing = [Record(0, "a", 1, "unexplained", predicted=0)]
+    folder = make_run(tmp_path / "none", nothing, pairs="confusion")
+    text = write_report(folder, None, None, view).read_text()
+    assert "No image is classified correctly." in text
+
+
+@pytest.mark.parametrize(
+    ("model", "title"),
+    [
+        ({"arch": "vgg16"}, "vgg16"),
+        ({"checkpoint": "checkpoints/birds", "arch": None}, "checkpoints/birds"),
+        ({"checkpoint": "/home/someone/work/checkpoints/birds"}, "checkpoints/birds"),
+        ({"checkpoint": "birds"}, "birds"),
+        ({}, "test split"),
+    ],
+)
+def test_the_title_has_the_end_of_a_long_path(tmp_path, model, title):
+    nothing = [Record(0, "a", 1, "unexplained", predicted=1)]
+    folder = make_run(tmp_path / "run", nothing, model=model)
+    [(_, text)] = Page(write_report(folder, None, None, view).read_text()).find("title")
+    assert text.endswith(f" · {title}")
+    assert "someone" not in text
 
 
 def test_hundreds_of_cards_stay_small(tmp_path):
