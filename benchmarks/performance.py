@@ -220,6 +220,8 @@ def page(found: dict[str, Any]) -> str:
         ]
     if found["input"]:
         lines += ["## Input pipeline", "", *input_lines(found["input"]), ""]
+    if whole := load("whole_split"):
+        lines += ["## A whole split, killed and resumed", "", *whole_split_lines(whole), ""]
     resnet_all, vgg_all = (
         [row for name, row in step.items() if name.startswith(f"search, {arch}, chunks")]
         for arch in ("ResNet-50", "VGG-16")
@@ -266,6 +268,21 @@ def input_lines(result: dict[str, Any]) -> list[str]:
         " `fgvce explain` does; on the same machine.",
         "",
         table(header, rows),
+    ]
+
+
+def whole_split_lines(result: dict[str, Any]) -> list[str]:
+    """Memory over the split's size, and what interruptions change."""
+    counts = result["counts"]
+    memory = ", ".join(f"{int(n):,} images {mb:.0f} MB" for n, mb in result["peak_mb"].items())
+    same = "the tables and maps of an uninterrupted run" if not result["differences"] else "others"
+    return [
+        "`python tests/whole_split.py --annotations CUB_200_2011 --json"
+        " docs/results/whole_split.json`: the test split of CUB-200-2011 by its real annotation"
+        f" files, with drawn images and a small classifier. {counts['misclassified']:,} mistakes of"
+        f" {counts['read']:,} images are explained in {result['seconds']:.0f} s. Peak memory:"
+        f" {memory}. Killed (SIGKILL) at {result['kills']} random moments and continued, it ends"
+        f" with {same}.",
     ]
 
 
