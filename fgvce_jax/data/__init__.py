@@ -1,8 +1,12 @@
-"""Datasets, a file each, all giving the same `Example`; each is imported when it is opened."""
+"""Datasets, a file each, all giving the same `Example`; each is imported when it is opened.
+
+Those that are TFDS builders are imported here already, so that TFDS knows them by name.
+"""
 
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from importlib import import_module
 from os import PathLike
 
@@ -50,3 +54,9 @@ def open_dataset(
     if path is None and "path" in known and parameters["path"].default is inspect.Parameter.empty:
         raise InputError(f"dataset {name}: no path given; expected the folder that holds it")
     return dataset(split, **options)
+
+
+# A bare accelerator machine has no TFDS; the other datasets open there all the same.
+with suppress(ModuleNotFoundError):
+    for _name in ("cub", "dogs"):
+        import_module(DATASETS[_name].partition(":")[0])

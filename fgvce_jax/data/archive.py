@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, Unfinished
+
+_LONGEST_END = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
+"""Of zeros after the last file: two blocks that mark the end, and what fills the last record."""
 
 
 class Stored(NamedTuple):
@@ -27,7 +30,7 @@ class Files:
     """Files by name.
 
     Attributes:
-        where: The folder or archives, for messages.
+        where: The folder or archive, for messages.
         stored: "/"-separated names, as in the folder or archive, and where each lies.
     """
 
@@ -37,6 +40,15 @@ class Files:
     def matching(self, pattern: str) -> list[str]:
         """Names in which the regular expression `pattern` is found, shortest first."""
         return sorted(filter(re.compile(pattern).search, self.stored), key=lambda n: (len(n), n))
+
+    def below(self, folder: str) -> Files:
+        """The files in a folder (which ends in "/", or is "" for all), by their names there."""
+        stored = {n.removeprefix(folder): s for n, s in self.stored.items() if n.startswith(folder)}
+        return Files(self.shown(folder).removesuffix("/"), stored)
+
+    def shown(self, name: str) -> str:
+        """A name as messages show it, behind the folder or archive that the user gave."""
+        return f"{self.where}/{name}"
 
     def read(self, name: str) -> bytes:
         """A file's content."""
@@ -56,6 +68,11 @@ class StoredFile:
 
     files: Files
     name: str
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.files.stored[self.name].size
 
     def read(self) -> bytes:
         """All of it."""
@@ -102,7 +119,7 @@ def open_all(
     stored: dict[str, Stored] = {}
     for path in paths:
         stored |= open_files(path, archives, scratch, report).stored
-    return Files(", ".join(map(str, paths)), stored)
+    return Files(os.path.commonpath(paths), stored)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Stored]]:
@@ -127,9 +144,19 @@ def _list_archive(path: Path, scratch: Path, report: Report) -> dict[str, Stored
         raise InputError(
             f"{path}: {error}; expected a whole tar archive (is the download complete?)"
         ) from error
-    # An archive cut off exactly between two members reads well but for the empty block at its end.
-    if tar.stat().st_size < end + tarfile.BLOCKSIZE:
-        raise InputError(f"{path}: cut short; expected an archive with an end-of-archive mark")
+    # `tarfile` takes whatever is no header for the archive's end: a file that is cut short between
+    # two members, a damaged header, the zeros of a download that is not finished.
+    with open(tar, "rb") as file:
+        file.seek(end)
+        rest = file.read(_LONGEST_END + 1)
+    last = members[-1].name if members else "its beginning"
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise InputError(f"{path}: cut short after {last}; expected an end-of-archive mark there")
+    if any(rest) or len(rest) > _LONGEST_END:
+        raise InputError(
+            f"{path}: damaged after {last}; expected a further file there or the archive's end (is "
+            "the download complete?)"
+        )
     return {m.name.removeprefix("./"): Stored(str(tar), m.offset_data, m.size) for m in members}
 
 
@@ -158,6 +185,11 @@ def _uncompress(path: Path, scratch: Path, report: Report) -> Path:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             f"{path}: {error}; expected a whole .tar.gz archive (is the download complete?)"
+        ) from error
+    except OSError as error:
+        raise Unfinished(
+            f"{path}: cannot be uncompressed to {tar} ({error.strerror or error}); the same "
+            "command begins with it again once there is room"
         ) from error
     finally:
         part.unlink(missing_ok=True)

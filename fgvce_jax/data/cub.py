@@ -43,8 +43,6 @@ class CubBuilder(RecordsBuilder):
     ARCHIVES: ClassVar = {"CUB_200_2011.tgz": r"(^|/)images\.txt$"}
 
     def _list(self, files: Files, keypoints: Path | None) -> Listing:
-        if keypoints is not None:
-            raise InputError(f"{keypoints}: expected no keypoint file, CUB holds its own")
         return read_listing(files)
 
 
@@ -64,30 +62,36 @@ def read_listing(files: Files) -> Listing:
 
     Raises:
         InputError: A missing file, a line of the wrong form, an image that one file lists and
-            another does not, all with file and line.
+            another does not, an image listed twice, a box without area, all with file and line.
     """
     found = files.matching(r"(^|/)images\.txt$")
     if not found:
         raise InputError(
             f"{files.where}: no images.txt; expected the CUB_200_2011 archive or folder"
         )
-    root = found[0].removesuffix("images.txt")
+    files = files.below(found[0].removesuffix("images.txt"))
 
-    images = _by_id(files, root, "images.txt", "<image_id> <image_name>", (int, str))
-    classes = _by_id(files, root, "classes.txt", "<class_id> <class_name>", (int, str))
+    images = _by_id(files, "images.txt", "<image_id> <image_name>", (int, str))
+    first: dict[str, int] = {}
+    for line in images.values():
+        (image_name,) = line.values
+        if image_name in first:
+            raise _wrong(files, "images.txt", line, f"a name not yet on line {first[image_name]}")
+        first[image_name] = line.number
+    classes = _by_id(files, "classes.txt", "<class_id> <class_name>", (int, str))
     label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
 
     def each(name: str, form: str, types: tuple, check: Callable[..., bool]) -> dict[int, _Line]:
-        lines = _by_id(files, root, name, form, types, check)
+        lines = _by_id(files, name, form, types, check)
         for image_id, line in images.items():
             if image_id not in lines:
                 raise InputError(
-                    f"{root}{name}: no line for image {image_id} ({root}images.txt, line "
+                    f"{files.shown(name)}: no line for image {image_id} (images.txt, line "
                     f"{line.number}); expected {form}"
                 )
         for image_id, line in lines.items():
             if image_id not in images:
-                raise _wrong(root + name, line, f"an image_id of {root}images.txt")
+                raise _wrong(files, name, line, "an image_id of images.txt")
         return lines
 
     labels = each(
@@ -98,26 +102,26 @@ def read_listing(files: Files) -> Listing:
     )
     boxes = each(
         "bounding_boxes.txt",
-        "<image_id> <x> <y> <width> <height>",
+        "<image_id> <x> <y> <width> <height> with sides above 0",
         (int, float, float, float, float),
-        lambda *box: np.isfinite(box).all(),
+        lambda *box: np.isfinite(box).all() and min(box[2:]) > 0,
     )
-    part_names, parts, part_lines = _read_parts(files, root, images)
+    part_names, parts, part_lines = _read_parts(files, images)
 
     splits: dict[str, list[Listed]] = {"train": [], "test": []}
     for image_id, line in images.items():
         (image_name,) = line.values
-        file = f"{root}images/{image_name}"
+        file = f"images/{image_name}"
         splits["train" if training[image_id].values[0] else "test"].append(
             Listed(
                 id=image_name,
-                file=file if file in files.stored else None,
-                where=f"{root}images.txt, line {line.number}",
+                file=files.open(file) if file in files.stored else None,
+                where=f"{files.shown('images.txt')}, line {line.number}",
                 label=label_of[labels[image_id].values[0]],
                 boxes=np.array([boxes[image_id].values], np.float32),
                 keypoints=parts[image_id],
                 keypoints_where=lambda p, lines=part_lines[image_id]: (
-                    f"{root}parts/part_locs.txt, line {lines[p]}"
+                    f"{files.shown('parts/part_locs.txt')}, line {lines[p]}"
                 ),
             )
         )
@@ -134,17 +138,19 @@ class _Line:
         self.number, self.text, self.values = number, text, values
 
 
-def _wrong(name: str, line: _Line, expected: str) -> InputError:
-    return InputError(f"{name}, line {line.number}: expected {expected}, got {line.text!r}")
+def _wrong(files: Files, name: str, line: _Line, expected: str) -> InputError:
+    return InputError(
+        f"{files.shown(name)}, line {line.number}: expected {expected}, got {line.text!r}"
+    )
 
 
 def _lines(
-    files: Files, root: str, name: str, form: str, types: tuple, check: Callable[..., bool]
+    files: Files, name: str, form: str, types: tuple, check: Callable[..., bool]
 ) -> Iterator[tuple[int, _Line]]:
     """The id and the rest of every line of a table of `types`, the last one to the line's end."""
-    if root + name not in files.stored:
-        raise InputError(f"{files.where}: no {root}{name}; expected lines {form}")
-    text = files.read(root + name).decode("utf-8", errors="replace")
+    if name not in files.stored:
+        raise InputError(f"{files.where}: no {name}; expected lines {form}")
+    text = files.read(name).decode("utf-8", errors="replace")
     for number, content in enumerate(text.splitlines(), start=1):
         if not content.strip():
             continue
@@ -154,36 +160,35 @@ def _lines(
             if not check(*values):
                 raise ValueError
         except ValueError:
-            raise _wrong(root + name, _Line(number, content, ()), form) from None
+            raise _wrong(files, name, _Line(number, content, ()), form) from None
         yield id, _Line(number, content, tuple(values))
 
 
 def _by_id(
     files: Files,
-    root: str,
     name: str,
     form: str,
     types: tuple,
     check: Callable[..., bool] = lambda *_: True,
 ) -> dict[int, _Line]:
     table: dict[int, _Line] = {}
-    for id, line in _lines(files, root, name, form, types, check):
+    for id, line in _lines(files, name, form, types, check):
         if id in table:
-            raise _wrong(root + name, line, f"an id not yet on line {table[id].number}")
+            raise _wrong(files, name, line, f"an id not yet on line {table[id].number}")
         table[id] = line
     if not table:
-        raise InputError(f"{root}{name}: empty; expected lines {form}")
+        raise InputError(f"{files.shown(name)}: empty; expected lines {form}")
     return table
 
 
 def _read_parts(
-    files: Files, root: str, images: dict[int, Any]
+    files: Files, images: dict[int, Any]
 ) -> tuple[list[str], dict[int, np.ndarray], dict[int, np.ndarray]]:
     """Part names; and for every image_id, its [15, 3] locations and the lines they stand on."""
-    names = _by_id(files, root, "parts/parts.txt", "<part_id> <part_name>", (int, str))
+    names = _by_id(files, "parts/parts.txt", "<part_id> <part_name>", (int, str))
     if len(names) != CubBuilder.KEYPOINTS:
         raise InputError(
-            f"{root}parts/parts.txt: {len(names)} parts, expected {CubBuilder.KEYPOINTS}"
+            f"{files.shown('parts/parts.txt')}: {len(names)} parts, expected {CubBuilder.KEYPOINTS}"
         )
     place = {part_id: p for p, part_id in enumerate(sorted(names))}
     locations = {i: np.zeros((len(names), 3), np.float32) for i in images}
@@ -192,19 +197,19 @@ def _read_parts(
     types = (int, int, float, float, int)
     name = "parts/part_locs.txt"
     for image_id, line in _lines(
-        files, root, name, form, types, lambda _, x, y, v: np.isfinite(x + y) and v in (0, 1)
+        files, name, form, types, lambda _, x, y, v: np.isfinite(x + y) and v in (0, 1)
     ):
         part_id, x, y, visible = line.values
         if image_id not in images or part_id not in place:
-            raise _wrong(root + name, line, "an image_id of images.txt, a part_id of parts.txt")
+            raise _wrong(files, name, line, "an image_id of images.txt, a part_id of parts.txt")
         if lines[image_id][place[part_id]]:
-            raise _wrong(root + name, line, "each part of an image once")
+            raise _wrong(files, name, line, "each part of an image once")
         locations[image_id][place[part_id]] = x, y, visible
         lines[image_id][place[part_id]] = line.number
     for image_id, numbers in lines.items():
         if not numbers.all():
             part = names[sorted(names)[int(np.argmin(numbers))]].values[0]
             raise InputError(
-                f"{root}{name}: no line for the {part} of image {image_id}; expected {form}"
+                f"{files.shown(name)}: no line for the {part} of image {image_id}; expected {form}"
             )
     return [names[part_id].values[0] for part_id in sorted(names)], locations, lines

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fgvce_jax.errors import UnreadableImage
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
+
+_EXPECTED = "expected a whole JPEG, PNG or WebP file"
 
 
 def decode(encoded: bytes, id: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -25,18 +28,24 @@ def decode(encoded: bytes, id: str) -> UInt8[np.ndarray, "H W 3"]:
             below 2 pixels.
     """
     if not encoded:
-        raise UnreadableImage(id, "the file is empty")
+        raise UnreadableImage(id, f"the file is empty; {_EXPECTED}")
     try:
         with Image.open(io.BytesIO(encoded)) as file:
             pixels = _rgb(ImageOps.exif_transpose(file))
     # Pillow's plugins raise whatever a damaged file makes them stumble over.
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImage(id, f"cannot be decoded ({why})") from error
+        raise UnreadableImage(id, f"cannot be decoded ({_why(error)}); {_EXPECTED}") from error
     height, width = pixels.shape[:2]
     if min(height, width) < 2:
         raise UnreadableImage(id, f"{width}x{height} pixels; expected at least 2x2")
     return pixels
+
+
+def _why(error: Exception) -> str:
+    """What an error says, the same in every run: without the addresses of objects."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image file"
+    return re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split())) or type(error).__name__
 
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:

@@ -8,6 +8,7 @@ Dogs Out?, ECCV 2020; their file comes from the authors, on request.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -90,6 +91,7 @@ class DogsBuilder(RecordsBuilder):
         )
     }
     KEYPOINTS = len(KEYPOINT_NAMES)
+    KEYPOINT_FILE = "StanfordExtra_v12.json"
     ARCHIVES: ClassVar = {
         "images.tar": r"\.jpg$",
         "annotation.tar": r"(^|/)Annotation/",
@@ -115,17 +117,24 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     """Read the official lists, the annotations' boxes and StanfordExtra.
 
     Args:
-        files: Of images.tar and lists.tar, and of annotation.tar where boxes are wanted.
+        files: Of images.tar, annotation.tar and lists.tar.
         keypoints: StanfordExtra_v12.json; None for a listing without keypoints.
 
     Raises:
-        InputError: A list that is missing or of the wrong form, an annotation that cannot be read,
-            a keypoint file of another version.
+        InputError: A list that is missing or of the wrong form, no annotation at all or one that
+            cannot be read, a keypoint file of another version or of other images.
     """
     image_of = {_last_two(name): name for name in files.matching(r"\.jpg$")}
     boxes_of = {_last_two(name): name for name in files.matching(r"(^|/)Annotation/[^/]+/[^/]+$")}
+    if not boxes_of:
+        raise InputError(
+            f"{files.where}: no annotation; expected Annotation/<class>/<image> there, or "
+            "annotation.tar"
+        )
     points_of = {} if keypoints is None else read_keypoints(keypoints)
+    unknown = np.tile(np.float32([np.nan, np.nan, 0]), (len(KEYPOINT_NAMES), 1))
 
+    notes: list[str] = []
     splits: dict[str, list[Listed]] = {}
     class_of: dict[int, str] = {}
     for split in ("train", "test"):
@@ -138,15 +147,26 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
                 raise InputError(
                     f"{where}: label {label + 1} of {class_name}, expected of {class_of[label]}"
                 )
-            boxes = boxes_of.get(image_name.removesuffix(".jpg"))
-            entry, points = points_of.get(image_name, (0, np.zeros((len(KEYPOINT_NAMES), 3))))
+            annotation = boxes_of.get(image_name.removesuffix(".jpg"))
+            boxes = _read_boxes(files, annotation) if annotation else np.zeros((0, 4), np.float32)
+            if annotation is None:
+                notes.append(
+                    f"{where}: image {image_name} has no annotation; expected Annotation/"
+                    f"{image_name.removesuffix('.jpg')}; taken without boxes"
+                )
+            elif not len(boxes):
+                notes.append(
+                    f"{files.shown(annotation)}: no bndbox element, expected one for each dog; "
+                    f"image {image_name} is taken without boxes"
+                )
+            entry, points = points_of.get(image_name, (0, unknown))
             splits[split].append(
                 Listed(
                     id=image_name,
-                    file=image_of.get(image_name),
+                    file=files.open(image_of[image_name]) if image_name in image_of else None,
                     where=where,
                     label=label,
-                    boxes=_read_boxes(files, boxes) if boxes else np.zeros((0, 4), np.float32),
+                    boxes=boxes,
                     keypoints=points.astype(np.float32),
                     keypoints_where=lambda p, entry=entry: f"{keypoints}, entry {entry}, joint {p}",
                 )
@@ -154,7 +174,18 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     if sorted(class_of) != list(range(len(class_of))):
         raise InputError(f"{files.where}: labels {sorted(class_of)}, expected 1 to {len(class_of)}")
     names = [class_of[label] for label in sorted(class_of)]
-    return Listing(names, KEYPOINT_NAMES if keypoints else (), splits)
+    if keypoints is None:
+        return Listing(names, (), splits, notes)
+    listed = [image.id for image in itertools.chain(*splits.values())]
+    annotated = len(points_of.keys() & listed)
+    if not annotated:
+        raise InputError(
+            f"{keypoints}: none of its {len(points_of)} entries is of a listed image; expected "
+            f"{DogsBuilder.KEYPOINT_FILE}, with img_path such as {listed[0]}"
+        )
+    if annotated < len(listed):
+        notes.append(f"{keypoints}: keypoints of {annotated:,} of the {len(listed):,} images")
+    return Listing(names, KEYPOINT_NAMES, splits, notes)
 
 
 def _last_two(name: str) -> str:
@@ -162,7 +193,7 @@ def _last_two(name: str) -> str:
 
 
 def _read_list(files: Files, name: str) -> tuple[str, list[tuple[str, int]]]:
-    """The list's own name, and its (image name, label from 0) in order."""
+    """The list as messages show it, and its (image name, label from 0) in order."""
     import scipy.io
 
     found = files.matching(rf"(^|/){name.replace('.', '[.]')}$")
@@ -177,9 +208,9 @@ def _read_list(files: Files, name: str) -> tuple[str, list[tuple[str, int]]]:
     # SciPy raises errors of many kinds for a file that is no .mat file.
     except Exception as error:
         raise InputError(
-            f"{found[0]}: {error}; expected a .mat file with file_list and labels"
+            f"{files.shown(found[0])}: {error}; expected a .mat file with file_list and labels"
         ) from error
-    return found[0], list(zip(names, labels, strict=True))
+    return files.shown(found[0]), list(zip(names, labels, strict=True))
 
 
 def _read_boxes(files: Files, name: str) -> Float[np.ndarray, "N 4"]:
@@ -194,7 +225,9 @@ def _read_boxes(files: Files, name: str) -> Float[np.ndarray, "N 4"]:
             np.float32,
         ).reshape(-1, 4)
     except (ET.ParseError, ValueError) as error:
-        raise InputError(f"{name}: {error}; expected an annotation with bndbox elements") from error
+        raise InputError(
+            f"{files.shown(name)}: {error}; expected an annotation with bndbox elements"
+        ) from error
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
@@ -204,7 +237,7 @@ def read_keypoints(path: Path) -> dict[str, tuple[int, Float[np.ndarray, "24 3"]
     Raises:
         InputError: Not JSON, or not of version 12, which has 24 joints an image.
     """
-    expected = "expected StanfordExtra_v12.json"
+    expected = f"expected {DogsBuilder.KEYPOINT_FILE}"
     try:
         entries = json.loads(path.read_text())
     except OSError as error:

@@ -21,7 +21,8 @@ class Example:
         label: Index into the dataset's `class_names`.
         id: Names the example within its dataset; stable across runs.
         keypoints: float32 [P, 3]: x and y in pixels from the top left corner (a pixel's centre lies
-            at half integers) and 1 where the point is visible, else 0; None where unknown.
+            at half integers) and 1 where the point is visible, else 0; of an image that was not
+            annotated, x and y are NaN. None where the dataset has none.
         part_masks: bool [M, H, W], the visible pixels of each part; None where unknown.
     """
 

@@ -5,8 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fgvce_jax.errors import InputError
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from fgvce_jax.data.cub import CubBuilder
+from fgvce_jax.data.dogs import DogsBuilder
+from fgvce_jax.data.records import RecordsBuilder
+from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.progress import console, say
+
+BUILDERS: dict[str, type[RecordsBuilder]] = {"cub": CubBuilder, "dogs": DogsBuilder}
 
 _NOTES_SHOWN = 20
 
@@ -30,23 +44,20 @@ def prepare(
         The folder that holds the records.
 
     Raises:
-        InputError: An unknown name, a file that is missing, damaged or of the wrong form, no room
-            on the disk.
+        InputError: An unknown name, a file that is missing, damaged or of the wrong form, records
+            that were prepared with another keypoint file.
+        Unfinished: No room on the disk.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    builders = {"cub": _cub, "dogs": _dogs}
-    if name not in builders:
-        raise InputError(f"{name}: unknown dataset; expected one of {', '.join(builders)}")
+    if name not in BUILDERS:
+        raise InputError(f"{name}: unknown dataset; expected one of {', '.join(BUILDERS)}")
     if from_path is not None and not Path(from_path).exists():
         raise InputError(f"{from_path}: expected a folder or an archive")
+    if data_dir is not None:
+        data_dir = os.path.expanduser(data_dir)
+        try:
+            os.makedirs(data_dir, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{data_dir}: {error.strerror}; expected a folder") from error
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         tasks: dict[str, TaskID] = {}
@@ -56,25 +67,20 @@ def prepare(
                 tasks[what] = bar.add_task(what, total=total)
             bar.update(tasks[what], completed=done)
 
-        builder = builders[name]()(
-            source=from_path,
-            keypoints=keypoints,
-            data_dir=None if data_dir is None else os.path.expanduser(data_dir),
-            report=report,
+        builder = BUILDERS[name](
+            source=from_path, keypoints=keypoints, data_dir=data_dir, report=report
         )
         folder = Path(builder.data_dir)
         if folder.exists():
-            if keypoints is not None and not builder.info.metadata["keypoint_names"]:
-                raise InputError(
-                    f"{folder}: prepared without keypoints; expected another data folder, or "
-                    "none there"
-                )
-            say(f"{folder}: prepared already")
+            _check_kept(folder, builder)
             return folder
         try:
             builder.download_and_prepare()
         except OSError as error:
-            raise InputError(f"{error}; what was written before is kept, run again") from error
+            raise Unfinished(
+                f"{folder}: {error}; what was written before is kept, and the same command "
+                "continues"
+            ) from error
     notes = builder.info.metadata["notes"]
     for note in notes[:_NOTES_SHOWN]:
         say(note)
@@ -85,13 +91,16 @@ def prepare(
     return folder
 
 
-def _cub():
-    from fgvce_jax.data.cub import CubBuilder
-
-    return CubBuilder
-
-
-def _dogs():
-    from fgvce_jax.data.dogs import DogsBuilder
-
-    return DogsBuilder
+def _check_kept(folder: Path, builder: RecordsBuilder) -> None:
+    """Say what is there, or raise `InputError` where it is not what is asked for."""
+    kept = builder.info.metadata
+    given = builder.keypoint_digest()
+    if given not in (None, kept["keypoint_digest"]):
+        how = "with another keypoint file" if kept["keypoint_names"] else "without keypoints"
+        raise InputError(f"{folder}: prepared {how}; expected another --to, or this folder removed")
+    say(f"{folder}: prepared already")
+    if kept["unreadable"]:
+        say(
+            f"{len(kept['unreadable'])} of its images were absent or could not be decoded then; "
+            "remove the folder to prepare it again"
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import fcntl
 import functools
 import hashlib
 import io
@@ -17,6 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +29,16 @@ from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
 from fgvce_jax.data import keypoints as kp
-from fgvce_jax.data.archive import Files, Report, open_all, open_files
+from fgvce_jax.data.archive import Files, Report, StoredFile, open_all, open_files
 from fgvce_jax.data.decode import decode
 from fgvce_jax.data.example import Example
-from fgvce_jax.errors import InputError, UnreadableImage
+from fgvce_jax.errors import InputError, Unfinished, UnreadableImage
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 IMAGES_PER_SHARD = 500  # about 50 MB; what an interrupted preparation has to write again at most
+_PREPARE_AGAIN = "expected what `fgvce data prepare` writes; remove the folder and prepare again"
 PIXEL_CENTRE = 0.5  # annotators click on whole pixels; an `Example` measures from the corner
 
 
@@ -45,16 +48,17 @@ class Listed:
 
     Attributes:
         id: Its official name.
-        file: Its name among the files; None if it is not there.
+        file: None if it is not there.
         where: The line that lists it.
         label: Index of its class.
         boxes: float32 [N, 4]: x, y, width, height in pixels.
-        keypoints: float32 [P, 3]: x, y in pixels and visible, as annotated.
+        keypoints: float32 [P, 3]: x, y in pixels and visible, as annotated; NaN, NaN, 0 where the
+            image is not annotated.
         keypoints_where: Where keypoint p is annotated, for messages.
     """
 
     id: str
-    file: str | None
+    file: StoredFile | None
     where: str
     label: int
     boxes: Float[np.ndarray, "N 4"]
@@ -70,11 +74,13 @@ class Listing:
         class_names: Official class names, by label.
         keypoint_names: A name per keypoint; empty where the user gave no keypoint file.
         splits: The images of each split, in official order.
+        notes: What is wrong with single images, as far as the lists show.
     """
 
     class_names: Sequence[str]
     keypoint_names: Sequence[str]
     splits: dict[str, list[Listed]]
+    notes: Sequence[str] = ()
 
 
 class RecordsBuilder(tfds.core.ShardBasedBuilder):
@@ -88,6 +94,10 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
         keypoints: A keypoint file that is distributed apart from the images.
         report: Told of progress.
         kwargs: TFDS's own, such as data_dir.
+
+    Raises:
+        InputError: A keypoint file for a dataset that has none apart, or what is prepared already
+            cannot be read.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -97,6 +107,7 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
     url_infos: dict[str, UrlInfo]  # official addresses; set here, as TFDS looks them up with a
     # package that it does not depend on
     KEYPOINTS: int  # P
+    KEYPOINT_FILE: str | None = None  # name of the file that `keypoints` is, if there is any
     ARCHIVES: dict[str, str]  # see `archive.open_files`
 
     def __init__(
@@ -107,8 +118,28 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
         report: Report = lambda what, done, total: None,
         **kwargs: Any,
     ):
-        self._source, self._keypoints, self._report = source, keypoints, report
-        super().__init__(**{"file_format": "array_record", **kwargs})
+        if keypoints is not None and self.KEYPOINT_FILE is None:
+            raise InputError(f"{keypoints}: expected no keypoint file, {self.name} holds its own")
+        self._source, self._report = source, report
+        self._keypoints = None if keypoints is None else Path(keypoints).expanduser()
+        try:
+            super().__init__(**{"file_format": "array_record", **kwargs})
+            if self.data_path.exists() and not self._is_whole():
+                raise LookupError("a file of it is missing or another version's")
+        # TFDS's parsers raise whatever a damaged file makes them stumble over.
+        except Exception as error:
+            raise InputError(
+                f"{kwargs.get('data_dir') or 'the TFDS folder'}: {self.name} there is damaged "
+                f"({type(error).__name__}: {error}); {_PREPARE_AGAIN}"
+            ) from error
+
+    def _is_whole(self) -> bool:
+        """Whether what describes the records is there, and names every class they have."""
+        metadata = self.info.metadata
+        if "unreadable" not in metadata:
+            return False
+        labels = [label for split in metadata["splits"].values() for label in split["labels"]]
+        return max(labels) < (self.info.features["label"].num_classes or 0)
 
     @abc.abstractmethod
     def _list(self, files: Files, keypoints: Path | None) -> Listing:
@@ -126,7 +157,8 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
                 "keypoints": tfds.features.Tensor(
                     shape=(self.KEYPOINTS, 3),
                     dtype=np.float32,
-                    doc="x, y in pixels as annotated, and 1 where visible.",
+                    doc="x, y in pixels as annotated, and 1 where visible; NaN, NaN, 0 where the "
+                    "image is not annotated.",
                 ),
             }
         )
@@ -146,13 +178,25 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
         """Where an unfinished preparation keeps what it has."""
         return Path(self.data_dir_root) / self.name / "partial"
 
+    def keypoint_digest(self) -> str | None:
+        """SHA-256 of the keypoint file that was given."""
+        if self._keypoints is None:
+            return None
+        try:
+            return hashlib.sha256(self._keypoints.read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"{self._keypoints}: {error.strerror}; expected {self.KEYPOINT_FILE}"
+            ) from error
+
     def download_and_prepare(self, **kwargs: Any) -> None:
         """As TFDS's; then remove what interrupted preparations left."""
         try:
-            super().download_and_prepare(**kwargs)
-            shutil.rmtree(self.partial_dir, ignore_errors=True)
-            for left in self.partial_dir.parent.glob(f"incomplete.*_{self.version}"):
-                shutil.rmtree(left, ignore_errors=True)
+            with _alone(self.partial_dir):
+                super().download_and_prepare(**kwargs)
+                shutil.rmtree(self.partial_dir, ignore_errors=True)
+                for left in self.partial_dir.parent.glob(f"incomplete.*_{self.version}"):
+                    shutil.rmtree(left, ignore_errors=True)
         finally:
             root = Path(self.data_dir_root)
             for unused in ("downloads/extracted", "downloads", f"{self.name}/partial", self.name):
@@ -166,13 +210,14 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
         """Nothing: `prepare` says where the records are."""
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable]]:
+        keypoint_digest = self.keypoint_digest()
         if self._source is None:
             archives = self._download(dl_manager)
             files = open_all(archives, self.ARCHIVES, self.partial_dir, self._report)
         else:
             files = open_files(self._source, self.ARCHIVES, self.partial_dir, self._report)
         self._report("reading lists", 0, 1)
-        listing = self._list(files, Path(self._keypoints).expanduser() if self._keypoints else None)
+        listing = self._list(files, self._keypoints)
         self._report("reading lists", 1, 1)
         for split, images in listing.splits.items():
             if not any(image.file for image in images):
@@ -180,18 +225,19 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
                     f"{files.where}: none of the {len(images)} {split} images is there, "
                     f"such as {images[0].id if images else '(none is listed)'}"
                 )
-        notes = _check_images(files, listing, self._report)
-        self._staging = self.partial_dir / _fingerprint(files, listing)
+        unreadable, notes = _check_images(listing, self._report)
+        self._staging = self.partial_dir / _fingerprint(listing)
         self._staging.mkdir(parents=True, exist_ok=True)
         self.info.features["label"].names = listing.class_names
         self.info.metadata.update(
             keypoint_names=list(listing.keypoint_names),
-            notes=notes,
+            keypoint_digest=keypoint_digest,
+            notes=[*listing.notes, *notes],
             splits={
                 split: {"ids": [i.id for i in images], "labels": [i.label for i in images]}
                 for split, images in listing.splits.items()
             },
-            absent={i.id: i.where for i in itertools.chain(*listing.splits.values()) if not i.file},
+            unreadable=unreadable,
         )
         progress = itertools.count(1)
         total = sum(map(len, listing.splits.values()))
@@ -201,7 +247,7 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
 
         return {
             split: [
-                functools.partial(_examples, files, images[at : at + IMAGES_PER_SHARD], step)
+                functools.partial(_examples, images[at : at + IMAGES_PER_SHARD], step)
                 for at in range(0, len(images), IMAGES_PER_SHARD)
             ]
             for split, images in listing.splits.items()
@@ -226,14 +272,14 @@ class RecordsBuilder(tfds.core.ShardBasedBuilder):
 
 
 def _examples(
-    files: Files, images: list[Listed], step: Callable[[], None]
+    images: list[Listed], step: Callable[[], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, image in enumerate(images):
         step()
         yield (
             index,
             {
-                "image": files.open(image.file) if image.file else io.BytesIO(),
+                "image": image.file or io.BytesIO(),
                 "label": image.label,
                 "id": image.id,
                 "boxes": image.boxes,
@@ -260,7 +306,7 @@ class _ResumingWriter(tfds_writer.ExampleWriter):
                 part.replace(staged)
             # The record writer has no error class of its own.
             except (OSError, RuntimeError) as error:
-                raise InputError(
+                raise Unfinished(
                     f"{staged}: cannot be written ({error}); what was written before is kept, and "
                     "the same command continues once there is room"
                 ) from error
@@ -273,41 +319,89 @@ class _ResumingWriter(tfds_writer.ExampleWriter):
             shutil.copyfile(staged, path)
 
 
-def _check_images(files: Files, listing: Listing, report: Report) -> list[str]:
-    """Note images that are absent or no images, and hide keypoints that lie outside theirs."""
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Work in a folder as the only process, without the half-written files that killed ones left.
+
+    Raises:
+        InputError: Another process works there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process holds no lock
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process prepares this dataset there; expected one at a time"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        else:
+            for part in folder.rglob("*.part"):
+                part.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+def _check_images(listing: Listing, report: Report) -> tuple[dict[str, str], list[str]]:
+    """Read every image, and hide keypoints that lie outside theirs.
+
+    Returns:
+        By id, why an image cannot be read and where it is listed; and notes for the user, of these
+        and of the keypoints.
+    """
+    unreadable, notes = {}, []
+    images = list(itertools.chain(*listing.splits.values()))
+    with ThreadPool() as pool:
+        sizes = pool.imap(_size, images)
+        for number, (image, found) in enumerate(zip(images, sizes, strict=True), start=1):
+            report("checking images", number, len(images))
+            if isinstance(found, str):
+                unreadable[image.id] = f"{image.where}: {found}"
+                notes.append(f"{image.where}: image {image.id}: {found}")
+            else:
+                notes += _hide_outside(image, found, listing.keypoint_names)
+    return unreadable, notes
+
+
+def _size(image: Listed) -> tuple[int, int] | str:
+    """Width and height as stored, or why the image cannot be read."""
     from PIL import Image
 
+    if image.file is None:
+        return "listed but absent; expected an image file of that name"
+    encoded = image.file.read()
+    try:
+        decode(encoded, image.id)
+    except UnreadableImage as error:
+        return error.why
+    with Image.open(io.BytesIO(encoded)) as header:
+        return header.size
+
+
+def _hide_outside(image: Listed, size: tuple[int, int], names: Sequence[str]) -> list[str]:
+    """Make keypoints outside the image invisible; a note for each."""
     notes = []
-    images = list(itertools.chain(*listing.splits.values()))
-    for number, image in enumerate(images, start=1):
-        report("checking images", number, len(images))
-        if image.file is None:
-            notes.append(f"{image.where}: image {image.id} is listed but absent")
-            continue
-        try:
-            with Image.open(io.BytesIO(files.read(image.file))) as header:
-                size = header.size
-        except Exception as error:  # as in `decode`
-            notes.append(f"{image.where}: image {image.id} cannot be decoded ({error})")
-            continue
-        points = image.keypoints
-        outside = (points[:, 2] > 0) & ((points[:, :2] < 0) | (points[:, :2] >= size)).any(axis=1)
-        for p in np.flatnonzero(outside):
-            x, y = points[p, :2]
-            notes.append(
-                f"{image.keypoints_where(p)}: {listing.keypoint_names[p]} at ({x:g}, {y:g}) lies "
-                f"outside image {image.id} of {size[0]} x {size[1]} pixels; taken as not visible"
-            )
-            points[p, 2] = 0
+    points = image.keypoints
+    outside = (points[:, 2] > 0) & ((points[:, :2] < 0) | (points[:, :2] >= size)).any(axis=1)
+    for p in np.flatnonzero(outside):
+        x, y = points[p, :2]
+        notes.append(
+            f"{image.keypoints_where(p)}: {names[p]} at ({x:g}, {y:g}) lies outside image "
+            f"{image.id} of {size[0]} x {size[1]} pixels; taken as not visible"
+        )
+        points[p, 2] = 0
     return notes
 
 
-def _fingerprint(files: Files, listing: Listing) -> str:
+def _fingerprint(listing: Listing) -> str:
     """Changes with anything that the records depend on, short of the images' pixels."""
     digest = hashlib.sha256(repr((listing.class_names, listing.keypoint_names)).encode())
     for split, images in listing.splits.items():
         for image in images:
-            size = files.stored[image.file].size if image.file else None
+            size = image.file.size if image.file else None
             digest.update(repr((split, image.id, image.label, size)).encode())
             digest.update(image.boxes.tobytes() + image.keypoints.tobytes())
     return digest.hexdigest()[:12]
@@ -324,7 +418,7 @@ class Records:
         path: The folder it was prepared in; TFDS's own by default.
 
     Raises:
-        InputError: Nothing prepared there, or an unknown split.
+        InputError: Nothing prepared there, an unknown split, or a file that is missing.
     """
 
     part_names: tuple[str, ...] = ()
@@ -345,7 +439,13 @@ class Records:
             map(self.readable, builder.info.features["label"].names)
         )
         self.notes = tuple(metadata["notes"])
-        self._absent = metadata["absent"]
+        self._unreadable = metadata["unreadable"]
+        info = builder.info.splits[split]
+        self._shards = [Path(path) for path in info.filepaths]
+        self._ends = np.cumsum(info.shard_lengths)
+        for shard in self._shards:
+            if not shard.exists():
+                raise InputError(f"{shard}: missing; {_PREPARE_AGAIN}")
         self._records = builder.as_data_source(
             split=split, decoders={"image": tfds.decode.SkipDecoding()}
         )
@@ -359,13 +459,19 @@ class Records:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`; raises `errors.UnreadableImage`, or IndexError outside."""
+        """The example at `index`.
+
+        Raises:
+            UnreadableImage: It was absent or could not be decoded when the dataset was prepared.
+            InputError: The prepared file that holds it is damaged.
+            IndexError: Outside the split.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index}: expected 0 to {len(self) - 1}")
         id, label = self.ids[index], int(self.labels[index])
-        if id in self._absent:
-            raise UnreadableImage(id, f"listed in {self._absent[id]}, but absent when prepared")
-        record = self._records[index]
+        if id in self._unreadable:
+            raise UnreadableImage(id, self._unreadable[id])
+        record = self._record(index)
         image = decode(record["image"], id)
         keypoints = None
         if self.keypoint_names:
@@ -379,7 +485,20 @@ class Records:
 
     def boxes(self, index: int) -> Float[np.ndarray, "N 4"]:
         """The example's bounding boxes, float32 [N, 4]: x, y, width, height in stored pixels."""
-        return self._records[index]["boxes"]
+        return self._record(index)["boxes"]
+
+    def _record(self, index: int) -> dict[str, Any]:
+        try:
+            record = self._records[index]
+            why = "holds other records"
+        # The record reader has no error class of its own, nor have the parsers behind it.
+        except Exception as error:
+            record, why = None, " ".join(str(error).split())
+        # A file that is cut short may give empty records, and no error.
+        if record is None or (record["id"] or b"").decode() != self.ids[index]:
+            shard = self._shards[np.searchsorted(self._ends, index, side="right")]
+            raise InputError(f"{shard}: damaged ({why}); {_PREPARE_AGAIN}")
+        return record
 
     def __reduce__(self):  # readers of open files do not travel to worker processes
         return (type(self), (self.split, self.path))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from PIL import Image
 from synthetic_cub import PARTS, colour, make_cub
 
@@ -117,9 +116,11 @@ def test_an_archive_gives_the_same_records_as_its_folder(source, prepared, tmp_p
     assert [p.name for p in (tmp_path / "out/cub_200_2011_parts").iterdir()] == ["1.0.0"]
 
 
-def test_the_builder_is_known_to_tfds_and_needs_no_tensorflow(source, tmp_path):
+def test_the_builders_are_known_to_tfds_and_need_no_tensorflow(source, tmp_path):
     code = """
-import sys, tensorflow_datasets as tfds, fgvce_jax.data.cub
+import sys, fgvce_jax.data, tensorflow_datasets as tfds
+known = tfds.list_builders(with_community_datasets=False)
+assert {"cub_200_2011_parts", "stanford_dogs_keypoints"} <= set(known)
 builder = tfds.builder("cub_200_2011_parts", data_dir=sys.argv[2], source=sys.argv[1])
 builder.download_and_prepare()
 source = tfds.data_source("cub_200_2011_parts", split="train", data_dir=sys.argv[2])
@@ -130,6 +131,17 @@ assert "tensorflow" not in sys.modules
         [sys.executable, "-c", code, source, tmp_path], capture_output=True, text=True, check=True
     ).stdout
     assert out == "6 (110, 150, 3) 6\n"
+
+
+def test_other_datasets_open_where_tfds_is_not_installed():
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["tensorflow_datasets", "array_record", "PIL"]))
+from fgvce_jax.data import open_dataset
+print(open_dataset("birds", "test", size=64)[0].image.shape)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "(64, 64, 3)\n"
 
 
 def test_the_real_annotations(tmp_path):
@@ -207,11 +219,40 @@ except InputError as error:
     assert "File too large" not in run([*arguments, "10000000"]).stdout
     assert len(Cub("train", tmp_path / "out")) == 6
 
+    packed = arguments[3] = tmp_path / "cub.tgz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(noisy, "CUB_200_2011")
+    arguments[4] = tmp_path / "packed"
+    out = " ".join(run([*arguments, "300000"]).stdout.split())
+    assert out.startswith(f"{packed}: cannot be uncompressed to {arguments[4]}")
+    assert "File too large" in out
+    assert not list(arguments[4].rglob("*.*"))
 
-def test_prepared_already(source, prepared):
+
+def test_what_killed_preparations_left_half_written_is_removed(source, copy, tmp_path):
+    partial_dir = tmp_path / "out" / "cub_200_2011_parts" / "partial"
+    left = [partial_dir / "CUB_200_2011.1.part", partial_dir / "0123" / "shard.2.part"]
+    left[1].parent.mkdir(parents=True)
+    for path in left:
+        path.touch()
+    whole = left[1].with_name("shard")
+    whole.touch()
+    (copy / "classes.txt").unlink()
+    with pytest.raises(InputError, match=r"no classes\.txt"):
+        prepare("cub", copy, tmp_path / "out")
+    assert [p for p in partial_dir.rglob("*") if p.is_file()] == [whole]
+    with (
+        records._alone(partial_dir),
+        pytest.raises(InputError, match="another process prepares this dataset there"),
+    ):
+        prepare("cub", source, tmp_path / "out")
+
+
+def test_prepared_already(source, prepared, capsys):
     before = {p: p.stat().st_mtime_ns for p in prepared.rglob("*")}
     prepare("cub", source, prepared)
     assert {p: p.stat().st_mtime_ns for p in prepared.rglob("*")} == before
+    assert "of its images" not in capsys.readouterr().err
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -233,6 +274,19 @@ def test_prepared_already(source, prepared):
             "5 9\n",
             "image_class_labels.txt, line 5: expected <image_id> <class_id>, got '5 9'",
         ),
+        (
+            "images.txt",
+            "4 001.Drawn_Bird_1/Drawn_0004.jpg",
+            "4 001.Drawn_Bird_1/Drawn_0002.jpg",
+            "images.txt, line 4: expected a name not yet on line 2, got '4 001.Drawn_Bird_1/Draw",
+        ),
+        (
+            "bounding_boxes.txt",
+            "2 10.0 20.0 31.0 40.0",
+            "2 10.0 20.0 -1 40.0",
+            "<width> <height> with sides above 0, got '2 10.0 20.0 -1 40.0'",
+        ),
+        ("bounding_boxes.txt", "31.0 40.0", "31.0 0", "bounding_boxes.txt, line 2: expected"),
         (
             "train_test_split.txt",
             "4 1\n",
@@ -261,6 +315,7 @@ def test_a_wrong_line_is_named(copy, tmp_path, file, old, new, expected):
     with pytest.raises(InputError) as error:
         listing(copy, tmp_path / "scratch")
     assert expected in str(error.value)
+    assert str(error.value).startswith(f"{copy / file}")
 
 
 def test_a_missing_part_location_is_named(copy, tmp_path):
@@ -303,6 +358,32 @@ def test_an_archive_cut_between_two_members(source, tmp_path):
         prepare("cub", path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("damage", ["header", "no header", "zeros", "a further block"])
+@pytest.mark.parametrize("suffix", ["tar", "tgz"])
+def test_an_archive_damaged_in_the_middle(source, tmp_path, damage, suffix):
+    tar = tmp_path / "CUB_200_2011.tar"
+    with tarfile.open(tar, "w") as archive:
+        archive.add(source, "CUB_200_2011")
+        members = archive.getmembers()
+    content = bytearray(tar.read_bytes())
+    member = members[len(members) // 2]
+    if damage == "header":
+        content[member.offset : member.offset + 512] = b"\x55" * 512
+    elif damage == "no header":
+        content[member.offset : member.offset + 512] = bytes(512)
+    elif damage == "zeros":
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    else:
+        content += bytes(10240)
+    path = tmp_path / f"damaged.{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == "tgz" else content)
+    with pytest.raises(
+        InputError, match=r"(damaged after .*|invalid header; .*)\(is the download complete"
+    ) as e:
+        prepare("cub", path, tmp_path / "out")
+    assert str(e.value).startswith(str(path))
+
+
 def test_no_archive_at_all(tmp_path):
     with pytest.raises(InputError, match="expected a folder or an archive"):
         prepare("cub", tmp_path / "nowhere.tgz", tmp_path / "out")
@@ -311,7 +392,7 @@ def test_no_archive_at_all(tmp_path):
         prepare("cub", tmp_path / "page.tgz", tmp_path / "out")
 
 
-def test_single_images_are_noted_and_left_out_of_batches(copy, tmp_path):
+def test_single_images_are_noted_and_left_out_of_batches(source, copy, tmp_path, capsys):
     (copy / "images/001.Drawn_Bird_1/Drawn_0003.jpg").unlink()
     (copy / "images/002.Drawn_Bird_2/Drawn_0005.jpg").write_bytes(b"no image")
     truncated = copy / "images/003.Drawn_Bird_3/Drawn_0009.jpg"
@@ -319,13 +400,19 @@ def test_single_images_are_noted_and_left_out_of_batches(copy, tmp_path):
     prepare("cub", copy, tmp_path / "out")
     dataset = Cub("test", tmp_path / "out")
     assert len(dataset) == 6
-    absent, broken = dataset.notes  # a header that is whole hides the third from the preparation
-    assert (
-        absent == "images.txt, line 3: image 001.Drawn_Bird_1/Drawn_0003.jpg is listed but absent"
+    absent, broken, cut = dataset.notes
+    lines = f"{copy / 'images.txt'}, line"
+    assert absent == (
+        f"{lines} 3: image 001.Drawn_Bird_1/Drawn_0003.jpg: listed but absent; expected an image "
+        "file of that name"
     )
-    assert broken.startswith("images.txt, line 5: image 002.Drawn_Bird_2/Drawn_0005.jpg cannot be")
-    with pytest.raises(UnreadableImage, match=r"images.txt, line 3"):
-        dataset[1]
+    assert broken.startswith(f"{lines} 5: image 002.Drawn_Bird_2/Drawn_0005.jpg: cannot be decoded")
+    assert cut.startswith(f"{lines} 9: image 003.Drawn_Bird_3/Drawn_0009.jpg: cannot be decoded")
+    for index, line in ((1, 3), (2, 5), (4, 9)):
+        with pytest.raises(UnreadableImage, match=f"{lines} {line}: .*; expected a"):
+            dataset[index]
+    prepare("cub", source, tmp_path / "out")
+    assert "3 of its images were absent or could not be decoded" in capsys.readouterr().err
     skipped = []
     (batch,) = batches(dataset, range(6), 8, 32, on_skip=skipped.append)
     np.testing.assert_array_equal(batch.index, [0, 3, 5])
@@ -347,7 +434,7 @@ def test_a_part_outside_its_image_is_noted_and_hidden(copy, tmp_path):
     train = Cub("train", tmp_path / "out")
     (note,) = train.notes
     assert note.startswith(
-        "parts/part_locs.txt, line 19: breast at (150, 20) lies outside image 001."
+        f"{copy}/parts/part_locs.txt, line 19: breast at (150, 20) lies outside image 001."
     )
     points = train[0].keypoints
     assert points[3, 2] == 0
@@ -375,4 +462,50 @@ def test_unknown_names(prepared, tmp_path):
         Cub("validation", prepared)
     with pytest.raises(InputError, match="unknown dataset; expected one of cub, dogs"):
         prepare("cup", tmp_path, tmp_path)
-    assert "cub_200_2011_parts" in tfds.list_builders(with_community_datasets=False)
+
+
+def test_no_folder_to_write_to(source, tmp_path):
+    (tmp_path / "file").touch()
+    for to in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(InputError, match=r"file.*: .*; expected a folder$"):
+            prepare("cub", source, to)
+
+
+def test_no_keypoint_file_is_taken(tmp_path):
+    (tmp_path / "CUB_200_2011.tgz").write_bytes(b"\x1f\x8bnever opened")
+    with pytest.raises(InputError, match="expected no keypoint file"):
+        prepare("cub", tmp_path / "CUB_200_2011.tgz", tmp_path / "out", keypoints="joints.json")
+
+
+def cut(shard):
+    os.truncate(shard, shard.stat().st_size // 2)
+
+
+def zero(shard):
+    shard.write_bytes(bytes(shard.stat().st_size))
+
+
+def take_another(shard):
+    shutil.copyfile(str(shard).replace("-test.", "-train."), shard)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, zero, take_another])
+def test_a_damaged_prepared_file_is_named(prepared, tmp_path, damage):
+    folder = Path(shutil.copytree(prepared, tmp_path / "out"))
+    (shard,) = folder.rglob("*-test.*")
+    damage(shard)
+    with pytest.raises(InputError, match="remove the folder and prepare again") as error:
+        Cub("test", folder)[0]
+    assert str(error.value).startswith(str(shard))
+    assert not isinstance(error.value, UnreadableImage)
+    Cub("train", folder)[0]
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "metadata.json", "label.labels.txt"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")])
+def test_a_damaged_description_is_named(source, prepared, tmp_path, file, damage):
+    folder = Path(shutil.copytree(prepared, tmp_path / "out"))
+    damage(folder / "cub_200_2011_parts" / "1.0.0" / file)
+    for use in (partial(Cub, "test"), partial(prepare, "cub", source)):
+        with pytest.raises(InputError, match=r"cub_200_2011_parts there is damaged .*prepare aga"):
+            use(folder)

@@ -37,17 +37,16 @@ def write_list(path, names, labels):
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory):
-    """The three archives' content; the last breed has no annotations."""
+    """The three archives' content."""
     root = tmp_path_factory.mktemp("dogs")
     names = image_names()
     for i, name in enumerate(names):
         image = root / "Images" / name
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 60, 3), 20 * i, np.uint8)).save(image)
-        if i < 8:
-            annotation = root / "Annotation" / name.removesuffix(".jpg")
-            annotation.parent.mkdir(parents=True, exist_ok=True)
-            annotation.write_text(ANNOTATION)
+        annotation = root / "Annotation" / name.removesuffix(".jpg")
+        annotation.parent.mkdir(parents=True, exist_ok=True)
+        annotation.write_text(ANNOTATION)
     labels = [1 + i // 4 for i in range(12)]
     train = [0, 1, 4, 5, 8, 9, 10]
     test = [i for i in range(12) if i not in train]
@@ -104,7 +103,7 @@ def test_the_official_splits(extracted, archives, tmp_path, form):
     assert test.keypoint_names == ()
     assert test[0].keypoints is None
     np.testing.assert_array_equal(test.boxes(0), [[3, 5, 20, 30], [30, 1, 29, 38]])
-    assert test.boxes(4).shape == (0, 4)
+    assert test.notes == ()
 
 
 def test_keypoints_where_the_user_gives_them(extracted, keypoint_file, tmp_path):
@@ -116,13 +115,22 @@ def test_keypoints_where_the_user_gives_them(extracted, keypoint_file, tmp_path)
     assert KEYPOINT_NAMES[16] == "nose"
     np.testing.assert_allclose(train[0].keypoints[3], [3.75, 2.5, 1])
     np.testing.assert_array_equal(train[0].keypoints[:, 2], np.arange(24) % 2)
-    assert not train[2].keypoints[:, 2].any()
+    assert train.notes == (f"{keypoint_file}: keypoints of 2 of the 12 images",)
+    for point in train[2].keypoints:  # nobody annotated it
+        np.testing.assert_array_equal(point, [np.nan, np.nan, 0])
 
 
-def test_prepared_without_keypoints(extracted, keypoint_file, tmp_path):
-    prepare("dogs", extracted, tmp_path)
-    with pytest.raises(InputError, match="prepared without keypoints"):
-        prepare("dogs", extracted, tmp_path, keypoints=keypoint_file)
+def test_prepared_already_with_other_keypoints(extracted, keypoint_file, tmp_path):
+    prepare("dogs", extracted, tmp_path / "without")
+    with pytest.raises(InputError, match="prepared without keypoints; expected another --to"):
+        prepare("dogs", extracted, tmp_path / "without", keypoints=keypoint_file)
+    prepare("dogs", extracted, tmp_path / "with", keypoints=keypoint_file)
+    prepare("dogs", extracted, tmp_path / "with", keypoints=keypoint_file)
+    prepare("dogs", extracted, tmp_path / "with")
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(joint_entries()[:1]))
+    with pytest.raises(InputError, match="prepared with another keypoint file; expected anot"):
+        prepare("dogs", extracted, tmp_path / "with", keypoints=other)
 
 
 def test_download_from_the_official_addresses(archives, tmp_path, monkeypatch):
@@ -185,7 +193,17 @@ def test_a_keypoint_file_of_another_version(tmp_path, content, expected):
     assert expected in str(error.value)
 
 
+@pytest.mark.parametrize("entries", [[], [{"img_path": "a/b.jpg", "joints": [[1, 1, 1]] * 24}]])
+def test_a_keypoint_file_of_other_images(extracted, tmp_path, entries):
+    path = tmp_path / "StanfordExtra_v12.json"
+    path.write_text(json.dumps(entries))
+    with pytest.raises(InputError, match=rf"none of its {len(entries)} entries .* as n02085620-C"):
+        listing(extracted, path)
+
+
 def test_a_keypoint_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json: No such file.*; expected StanfordExtra_v12"):
+        prepare("dogs", tmp_path, tmp_path / "out", keypoints=tmp_path / "none.json")
     with pytest.raises(InputError, match=r"none\.json: No such file"):
         read_keypoints(tmp_path / "none.json")
 
@@ -197,7 +215,7 @@ def test_a_joint_outside_its_image(extracted, tmp_path):
     path.write_text(json.dumps(entries))
     prepare("dogs", extracted, tmp_path / "out", keypoints=path)
     train = Dogs("train", tmp_path / "out")
-    (note,) = train.notes
+    _, note = train.notes
     assert "entry 1, joint 7: right front middle joint at (60, 3) lies outside image" in note
     assert train[1].keypoints[7, 2] == 0
 
@@ -228,13 +246,43 @@ def test_an_annotation_that_is_no_xml(extracted, tmp_path):
         listing(root)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "{root}/test_list.mat, entry 1: image {name}.jpg has no annotation; expected Annot"),
+        ("<html></html>", "{root}/Annotation/{name}: no bndbox element, expected one for each dog"),
+    ],
+)
+def test_single_annotations_that_are_missing_or_empty(extracted, tmp_path, content, expected):
+    root = Path(shutil.copytree(extracted, tmp_path / "dogs"))
+    name = image_names()[2].removesuffix(".jpg")
+    (root / "Annotation" / name).unlink()
+    if content:
+        (root / "Annotation" / name).write_text(content)
+    prepare("dogs", root, tmp_path / "out")
+    test = Dogs("test", tmp_path / "out")
+    (note,) = test.notes
+    assert note.startswith(expected.format(root=root, name=name))
+    assert test.boxes(0).shape == (0, 4)
+    assert test.boxes(1).shape == (2, 4)
+
+
+def test_no_annotations(archives, tmp_path):
+    root = Path(shutil.copytree(archives, tmp_path / "dogs"))
+    (root / "annotation.tar").unlink()
+    with pytest.raises(InputError, match=r"dogs: no annotation; expected .*annotation\.tar"):
+        prepare("dogs", root, tmp_path / "out")
+
+
 def test_a_listed_image_that_is_absent(extracted, tmp_path):
     root = Path(shutil.copytree(extracted, tmp_path / "dogs"))
     (root / "Images" / image_names()[4]).unlink()
     prepare("dogs", root, tmp_path / "out")
     train = Dogs("train", tmp_path / "out")
     (note,) = train.notes
-    assert note.startswith("train_list.mat, entry 3: image n02085782-Japanese_spaniel/n02085782_0")
+    assert note.startswith(
+        f"{root / 'train_list.mat'}, entry 3: image n02085782-Japanese_spaniel/n02085782_0"
+    )
     assert len(train) == 7
 
 

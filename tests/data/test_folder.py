@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fgvce_jax.data import open_dataset
+from fgvce_jax.data.decode import decode
 from fgvce_jax.errors import InputError, UnreadableImage
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -131,7 +132,10 @@ def test_unreadable_images_are_named_and_the_others_are_read(tmp_path):
             message = str(error)
     assert message == f"image {dataset.ids[-1]}: {why['text.png']}"
     assert sorted(why) == ["cut.jpg", "dot.png", "empty.png", "line.png", "text.png"]
-    assert "empty" in why["empty.png"]
+    assert why["empty.png"] == "the file is empty; expected a whole JPEG, PNG or WebP file"
+    assert why["text.png"] == (
+        "cannot be decoded (not an image file); expected a whole JPEG, PNG or WebP file"
+    )
     assert why["dot.png"] == "1x1 pixels; expected at least 2x2"
     assert why["line.png"] == "30x1 pixels; expected at least 2x2"
     assert why["cut.jpg"].startswith("cannot be decoded")
@@ -140,6 +144,16 @@ def test_unreadable_images_are_named_and_the_others_are_read(tmp_path):
         UnreadableImage, match=r"test/class/good.jpg: cannot be read \(No such file"
     ):
         dataset[list(dataset.ids).index("test/class/good.jpg")]
+
+
+def test_a_reason_is_the_same_in_every_run(monkeypatch):
+    def stumble(file):
+        raise ValueError(f"cannot seek {file}")
+
+    monkeypatch.setattr(Image, "open", stumble)
+    with pytest.raises(UnreadableImage) as error:
+        decode(b"damaged", "a.png")
+    assert "cannot seek <_io.BytesIO object>" in error.value.why
 
 
 def tree(root, names):
