@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,18 +15,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 from pictures import laid_over, save
-from tables import (
-    MEASURES,
-    Results,
-    Row,
-    Study,
-    choose,
-    maps_of,
-    parser,
-    run,
-    score_row,
-    score_table,
-)
+from script import Results, choose, measured, parser, run
+from study import Study
+from tables import MEASURES, Row, maps_of, score_row, score_table
 
 from fgvce_jax.explain import explain
 from fgvce_jax.methods.cams import gradcam, gradcampp, layercam
@@ -60,7 +52,7 @@ def edited(attribution: Callable[..., Any]) -> Callable[[Study], np.ndarray]:
         function = partial(
             fgvce,
             study.clf,
-            bank=study.bank(10, 0.8),
+            bank=study.bank(study.top_m, study.sigma),
             weight=attribution,
             config=study.config.search,
         )
@@ -77,17 +69,17 @@ KINDS = {
     for way, heading, make in (("pgd", "PGD", attacked), ("edits", "FG-VCE", edited))
 } | {
     "fgvce_invariant": Row(
-        "contributions, FG-VCE", "P", lambda study: study.explanation().invariant
+        "contributions, FG-VCE", "P", lambda study: study.explanation(study.sigma).invariant
     )
 }
 
 
 def effort(study: Study) -> dict[str, Any]:
     """Steps and milliseconds (the fastest of `REPEATS`) to change every prediction."""
-    bank = study.bank(10, 0.8)
+    bank, search = study.bank(study.top_m, study.sigma), asdict(study.config.search)
     ways = {
         "pgd": lambda image, q: pgd(study.clf, image, q),
-        "edits": lambda image, q: explain(study.clf, bank, image, q),
+        "edits": lambda image, q: explain(study.clf, bank, image, q, **search),
     }
     out: dict[str, Any] = {}
     for name, way in ways.items():
@@ -108,29 +100,35 @@ def effort(study: Study) -> dict[str, Any]:
     return {"effort": out}
 
 
-def draw(study: Study, names: list[str], found: dict[str, Any]) -> Figure:
-    """Maps on the left, histograms on the right."""
+def draw(study: Study, names: list[str], found: dict[str, Any] | None) -> Figure:
+    """Maps on the left; on the right histograms of the effort, for predictions that changed."""
+    count = min(SHOWN, len(study))
     figure = Figure(
         figsize=(1.15 * (len(names) + 1) + 3.2, 1.25 * SHOWN + 0.6), layout="constrained"
     )
     left, right = figure.subfigures(1, 2, width_ratios=[1.15 * (len(names) + 1), 3.2])
-    axes = left.subplots(SHOWN, len(names) + 1, squeeze=False)
-    for i in range(SHOWN):
+    axes = left.subplots(count, len(names) + 1, squeeze=False)
+    for i in range(count):
         axes[i, 0].imshow(study.images[i])
         axes[i, 0].set_ylabel(study.captions[i], fontsize=6)
         for c, name in enumerate(names, start=1):
-            maps = np.nan_to_num(maps_of(study, name, KINDS[name]).maps)
+            maps = maps_of(study, name, KINDS[name]).maps
             axes[i, c].imshow(laid_over(study.images[i], maps[i], "P"))
     for axis, heading in zip(axes[0], ["image", *(KINDS[n].label for n in names)], strict=True):
         axis.set_title(heading.replace(", ", "\n"), fontsize=6.5)
     for axis in axes.ravel():
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
+    if found is None:
+        return figure
     charts = right.subplots(2, 1)
     for axis, key, label in zip(
         charts, ("steps", "milliseconds"), ("steps or edits", "ms a sample"), strict=True
     ):
-        values = {"PGD": found["pgd"][key], "FG-VCE": found["edits"][key]}
+        values = {
+            label: np.array(found[name][key])[np.array(found[name]["flipped"])]
+            for name, label in (("pgd", "PGD"), ("edits", "FG-VCE"))
+        }
         edges = np.histogram_bin_edges(np.concatenate(list(values.values())), 20)
         for (name, series), colour in zip(values.items(), ("#adb5bd", "#e8590c"), strict=True):
             axis.hist(series, edges, alpha=0.7, label=name, color=colour)
@@ -148,18 +146,31 @@ def main() -> None:
     study = Study(options)
     measures = list(MEASURES)
     results = Results("figure3", study)
-    rows = results.measure(names, lambda name: score_row(study, name, measures, KINDS[name]))
-    found = results.measure(["effort"], lambda _: effort(study))["effort"]["effort"]
+    results.measure(names, lambda name: score_row(study, name, measures, KINDS[name]))
+    results.measure(["effort"], lambda _: effort(study))
+    rows = results.among(KINDS)
     table = score_table(study, rows, measures, KINDS, "table1")
+    found = results.rows["effort"].get("effort")
+    if found is None:
+        table.notes.append(f"Effort: — because {results.rows['effort']['missing']}.")
     for name, label, unit in (("pgd", "PGD", "steps"), ("edits", "FG-VCE", "edits")):
-        way = found[name]
-        table.notes.append(
-            f"{label}: {sum(way['flipped'])} of {len(study)} predictions changed, median "
-            f"{np.median(way['steps']):.0f} {unit} and {np.median(way['milliseconds']):.0f} ms a "
-            f"sample, the fastest of {REPEATS}, images one at a time, the forward pass included."
-        )
+        if found:
+            table.notes.append(f"{label}: {effort_of(found[name], unit)}")
     results.finish(table)
-    save(draw(study, names, found), options.out / "figure3.png")
+    save(draw(study, list(measured(rows)), found), options.out / "figure3.png")
+
+
+def effort_of(way: dict[str, Any], unit: str) -> str:
+    """What it took to change predictions, in words; samples that did not change have no such."""
+    changed = np.array(way["flipped"])
+    text = f"{changed.sum()} of {len(changed)} predictions changed"
+    if changed.any():
+        steps, ms = (np.median(np.array(way[key])[changed]) for key in ("steps", "milliseconds"))
+        text += (
+            f"; of these the median number of {unit} is {steps:.0f} and the median time {ms:.0f} ms "
+            f"a sample, the fastest of {REPEATS}, images one at a time, the forward pass included"
+        )
+    return f"{text}."
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 from pictures import save
-from tables import ROWS, Results, Study, Table, choose, maps_of, numbers, parser, run, shown
+from script import Results, Table, choose, measured, numbers, parser, run, shown
+from study import Study
+from tables import ROWS, left_out, maps_of, remarks, row_constants
 
-from fgvce_jax.errors import InputError
 from fgvce_jax.metrics import extent
 from fgvce_jax.partition import contributions
 
@@ -28,39 +29,33 @@ def measure(study: Study, name: str) -> dict[str, Any]:
 
     Contributions are those with SP for every row, so that all are weighed alike.
     """
-    if study.keypoints is None:
-        raise InputError(
-            f"dataset {study.config.data.name}: has no keypoints, expected one that has (birds, "
-            "cub, dogs with StanfordExtra)"
-        )
+    keypoints = ROWS[name].subject(study).keypoints  # asked first: there may be none
     explained = maps_of(study, name)
-    whole = np.isfinite(explained.maps).all((1, 2))
-    maps = np.where(whole[:, None, None], explained.maps, 0)
-    sigma = study.config.search.sigma
+    study = explained.study
+    sigma = study.sigma
 
     @jax.jit
-    def measured(head, cells, maps, classes, keypoints):
+    def extents(head, cells, maps, classes, keypoints):
         def one(h, m, c, points):
             return extent(m, contributions(head, h, c, sigma), points, study.size)
 
         return jax.vmap(one)(cells, maps, classes, keypoints)
 
     out = study.batched(
-        lambda *sample: measured(study.clf.head, *sample),
+        lambda *sample: extents(study.clf.head, *sample),
         explained.cells,
-        maps,
+        explained.maps,
         explained.classes,
-        study.keypoints,
+        keypoints,
     )
-    counted = whole & (out.keypoints > 0)
-    values = {"pixels": out.pixels, "keypoints": out.keypoints, "contribution": out.contribution}
+    counted = explained.whole & (out.keypoints > 0)
     return {
         "scores": {
-            key: numbers(np.where(counted, np.float64(value), np.nan))
-            for key, value in values.items()
+            key: numbers(np.where(counted, np.float64(getattr(out, key)), np.nan))
+            for key in MEASURES
         },
-        "without_keypoint": int((whole & ~counted).sum()),
-        "excluded": [id for id, ok in zip(study.ids, whole, strict=True) if not ok],
+        "without_keypoint": int((explained.whole & ~counted).sum()),
+        **left_out(explained),
     }
 
 
@@ -89,37 +84,33 @@ def main() -> None:
     names = choose("method", options.methods, ROWS)
     study = Study(options)
     results = Results("figure6", study)
-    rows = results.measure(names, lambda name: measure(study, name))
-    table, notes = [], []
+    results.measure(
+        names, lambda name: measure(study, name), lambda name: row_constants(study, name)
+    )
+    rows = results.among(dict.fromkeys([*DEFAULT, *ROWS]))
+    table = []
     for name, found in rows.items():
-        label = ROWS[name].label
-        if "missing" in found:
-            notes.append(f"{label}: — because {found['missing']}.")
-            table.append([label, ROWS[name].explains, None, None, None, None])
-            continue
-        scores = found["scores"]
+        scores = found.get("scores", {"pixels": [], "keypoints": [], "contribution": []})
         thousandths = [None if v is None else 1000 * v for v in scores["contribution"]]
         table.append(
             [
-                label,
+                ROWS[name].label,
                 ROWS[name].explains,
                 shown(scores["pixels"], 0),
                 shown(scores["keypoints"], 2),
                 shown(thousandths, 2),
-                found["without_keypoint"],
+                found.get("without_keypoint"),
             ]
         )
-        if found["excluded"]:
-            notes.append(f"{label}: NaN in the maps of {', '.join(found['excluded'])}, left out.")
-    notes.append(
+    notes = [
+        *remarks(rows, ROWS),
         f"Of {study.size[0] * study.size[1]:,} pixels. Samples without a keypoint inside are left "
-        "out, as in the paper; the last column counts them."
-    )
+        "out, as in the paper; the last column counts them.",
+    ]
     columns = ["Maps", "class", *MEASURES.values(), "Without a keypoint"]
     results.finish(Table(columns, table, notes))
-    measured = {name: found for name, found in rows.items() if "missing" not in found}
-    if measured:
-        save(draw(measured), options.out / "figure6.png")
+    if drawn := measured(rows):
+        save(draw(drawn), options.out / "figure6.png")
 
 
 if __name__ == "__main__":

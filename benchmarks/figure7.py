@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from statistics import fmean, median
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 from pictures import save
-from tables import Results, Study, Table, choose, parser, run
+from script import Results, Table, absences, choose, measured, parser, run
+from study import Study
 
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.explain import explain_features
@@ -32,6 +34,15 @@ SEARCHES = {
 TIMED = ("sp_sel", "sp", "sel", "neither")
 COUNTED = ("m1", "m5", "sp_sel", "m20", "sp")
 REPEATS = 7
+COLUMNS = [
+    "Search",
+    "Candidates",
+    "ms a sample, median",
+    "Edits, mean",
+    "median",
+    "most",
+    "Not changed",
+]
 
 
 def measure(study: Study, sigma: float, top_m: int | None) -> dict[str, Any]:
@@ -68,6 +79,11 @@ def measure(study: Study, sigma: float, top_m: int | None) -> dict[str, Any]:
     }
 
 
+def edits_of(found: dict[str, Any]) -> list[int]:
+    """Edits until the prediction changed, of the samples where it did."""
+    return [e for e, flipped in zip(found["edits"], found["flipped"], strict=True) if flipped]
+
+
 def draw(rows: dict[str, Any]) -> Figure:
     """(a) bars of milliseconds, (b) boxes of edits."""
     figure = Figure(figsize=(8.5, 3), layout="constrained")
@@ -85,7 +101,7 @@ def draw(rows: dict[str, Any]) -> Figure:
     left.set_title("(a) median and quartiles", fontsize=8)
     sizes = [name for name in COUNTED if name in rows]
     boxes = right.boxplot(
-        [rows[name]["edits"] for name in sizes], patch_artist=True, showmeans=True
+        [edits_of(rows[name]) for name in sizes], patch_artist=True, showmeans=True
     )
     for name, box in zip(sizes, boxes["boxes"], strict=True):
         box.set_facecolor("#ff922b" if name == "sp_sel" else "#dee2e6")
@@ -106,34 +122,25 @@ def main() -> None:
     names = choose("method", options.methods, SEARCHES)
     study = Study(options)
     results = Results("figure7", study, repeats=REPEATS)
-    rows = results.measure(names, lambda name: measure(study, *SEARCHES[name][1:]))
-    table = [
-        [
-            SEARCHES[name][0],
-            found["candidates"],
-            float(np.median(found["milliseconds"])),
-            float(np.mean(found["edits"])),
-            float(np.median(found["edits"])),
-            max(found["edits"]),
-            f"{sum(found['flipped'])} of {len(study)}",
-        ]
-        for name, found in rows.items()
-    ]
-    columns = [
-        "Search",
-        "Candidates",
-        "ms a sample, median",
-        "Edits, mean",
-        "median",
-        "most",
-        "Flipped",
-    ]
+    results.measure(names, lambda name: measure(study, *SEARCHES[name][1:]))
+    rows = results.among(SEARCHES)
+    table = []
+    for name, found in rows.items():
+        line: list[Any] = [SEARCHES[name][0]]
+        if name in measured(rows):
+            edits = edits_of(found)
+            line += [found["candidates"], median(found["milliseconds"])]
+            line += [f(edits) if edits else None for f in (fmean, median, max)]
+            line.append(len(found["flipped"]) - len(edits))
+        table.append([*line, *[None] * (len(COLUMNS) - len(line))])
     notes = [
+        *absences(rows, {name: SEARCHES[name][0] for name in rows}),
         f"Time of the search and the maps for one sample's features, the fastest of {REPEATS}; "
-        "the forward pass and the bank are not in it."
+        "the forward pass and the bank are not in it. Edits of the samples whose prediction "
+        "changed; the last column counts the others.",
     ]
-    results.finish(Table(columns, table, notes))
-    save(draw(rows), options.out / "figure7.png")
+    results.finish(Table(COLUMNS, table, notes))
+    save(draw(measured(rows)), options.out / "figure7.png")
 
 
 if __name__ == "__main__":

@@ -6,30 +6,18 @@ the same ones? No paper has this table; it needs data whose parts are known (bir
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.figure import Figure
 from pictures import laid_over, save
-from tables import (
-    ROWS,
-    Results,
-    Study,
-    Table,
-    choose,
-    constants,
-    maps_of,
-    mean,
-    numbers,
-    parser,
-    run,
-    shown,
-)
+from script import Results, Table, absences, choose, mean, measured, numbers, parser, run, shown
+from study import Study
+from tables import ROWS, left_out, maps_of, remarks, row_constants
 
 from fgvce_jax.data.pipeline import move_keypoints
-from fgvce_jax.errors import InputError
-from fgvce_jax.methods.cve import cve_counterfactuals, cve_semantic_counterfactuals
 from fgvce_jax.metrics import keypoint_agreement, localisation, summarise_agreement
 
 DEFAULT = [name for name in ROWS if not name.endswith("_sp") or "fgvce" in name]
@@ -44,52 +32,47 @@ MEASURES = {"hit": "Hit, %", "energy": "Energy, %"}
 
 
 def localise(study: Study, name: str) -> dict[str, Any]:
-    """Hit, energy and area of every sample, in [0, 1]; None where the part is hidden."""
+    """Hit, energy and area of every sample, in [0, 1]; None where no differing part is visible."""
+    own = ROWS[name].subject(study)
+    masks, differing = own.part_masks, own.differing  # asked first: they may be missing
     explained = maps_of(study, name)
-    whole = np.isfinite(explained.maps).all((1, 2))
-    maps = np.where(whole[:, None, None], explained.maps, 0)
-    measured = jax.jit(jax.vmap(lambda m, masks, d: localisation(m, masks, d, study.n)))
-    out = study.batched(measured, maps, study.part_masks, study.differing)
+    localised = jax.jit(jax.vmap(lambda m, masks, d: localisation(m, masks, d, study.n)))
+    out = own.batched(localised, explained.maps, masks, differing)
     return {
         "scores": {
-            key: numbers(np.where(whole, value, np.nan)) for key, value in out._asdict().items()
+            key: numbers(np.where(explained.whole, value, np.nan))
+            for key, value in out._asdict().items()
         },
-        "excluded": [id for id, ok in zip(study.ids, whole, strict=True) if not ok],
+        "siblings": (differing.sum(1) == 1).tolist(),
+        **left_out(explained),
     }
 
 
 def agree(study: Study, name: str) -> dict[str, Any]:
     """Near-KP and Same-KP of the edits of one method."""
-    if study.keypoints is None:
-        raise InputError(f"dataset {study.config.data.name}: has no keypoints")
+    keypoints = study.keypoints
     if name.startswith("edits_fgvce"):
-        options = {"sigma": 0.0} if name.endswith("without_sp") else {}
-        found, bank = study.explanation(**options), study.bank(**options)
+        sigma = 0.0 if name.endswith("without_sp") else study.sigma
+        found, bank = study.explanation(sigma), study.bank(study.top_m, sigma)
     else:
-        function = cve_semantic_counterfactuals if "semantic" in name else cve_counterfactuals
-        bank = study.bank(None)
-        found = study.batched(
-            lambda images, q: function(study.clf, images, q, bank=bank)._replace(cells=q),
-            study.images,
-            study.target,
-        )
-    of_target = study.target[:, None]
-    images = np.asarray(bank.image)[of_target, found.edit_candidate]
-    cells = np.asarray(bank.cell)[of_target, found.edit_candidate]
+        found, bank = study.exhaustive(name.removeprefix("edits_")), study.bank(None, study.sigma)
+    group = bank.group(study.target)[:, None]
+    images = np.asarray(bank.image)[group, found.edit_candidate]
+    cells = np.asarray(bank.cell)[group, found.edit_candidate]
     used = found.edit_cell >= 0
-    points = np.zeros((*used.shape, *study.keypoints.shape[1:]), np.float32)
+    points = np.zeros((*used.shape, *keypoints.shape[1:]), np.float32)
     view = (study.clf.image_size, study.clf.resize_to)
     for i in np.unique(images[used]):
         example = study.references.dataset[int(i)]
         moved = move_keypoints(example.keypoints, *example.image.shape[:2], *view)
         points[used & (images == i)] = moved
-    measured = jax.jit(
+    agreement = jax.jit(
         jax.vmap(lambda *sample: keypoint_agreement(*sample, study.n, study.size[0]))
     )
-    near, same = measured(study.keypoints, points, found.edit_cell, cells)
+    near, same = agreement(keypoints, points, found.edit_cell, cells)
     return summarise_agreement(np.asarray(near), np.asarray(same)) | {
         "edits": found.num_edits.tolist(),
-        "flipped": int(found.flipped.sum()),
+        "flipped": found.flipped.tolist(),
     }
 
 
@@ -120,78 +103,93 @@ def draw(study: Study, names: list[str], count: int = 4) -> Figure:
     return figure
 
 
+def parts_table(rows: dict[str, Any]) -> Table:
+    """Hits and energy in percent, of all samples and of siblings."""
+    table, notes = [], remarks(rows, ROWS)
+    for name, found in rows.items():
+        line: list[str | None] = [ROWS[name].label, ROWS[name].explains]
+        for among in (samples_of, siblings_of):
+            line += [shown(100 * v for v in among(found, key)) for key in MEASURES]
+        table.append(line)
+    columns = ["Method", "class", *MEASURES.values()]
+    columns += [f"{title}, siblings" for title in MEASURES.values()]
+    # CALM's classifier has a P of its own.
+    usual = [found for name, found in measured(rows).items() if name != "calm"]
+    if usual:
+        areas, narrow = (among(usual[0], "area") for among in (samples_of, siblings_of))
+        notes.append(
+            f"{len(areas)} of {len(usual[0]['siblings'])} samples, {len(narrow)} of them siblings "
+            "(P and Q differ in exactly one part); where the differing parts are hidden, a sample "
+            "is left out. Dilated by half a cell, these parts cover "
+            + " and ".join(
+                f"{mean(area)[0]:.0%} of the image{of}"
+                for area, of in ((areas, ""), (narrow, " for siblings"))
+                if area
+            )
+            + ": the energy of a map that says nothing."
+        )
+    return Table(columns, table, notes)
+
+
+def samples_of(found: dict[str, Any], key: str) -> list[float]:
+    """A row's scores, of all samples that have one."""
+    return [v for v in found.get("scores", {}).get(key, []) if v is not None]
+
+
+def siblings_of(found: dict[str, Any], key: str) -> list[float]:
+    """A row's scores, of the samples whose P and Q differ in one part."""
+    values = zip(found.get("scores", {}).get(key, []), found.get("siblings", []), strict=True)
+    return [v for v, sibling in values if sibling and v is not None]
+
+
+def keypoints_table(rows: dict[str, Any]) -> Table:
+    """Near-KP and Same-KP of the methods that make edits."""
+    headings = {
+        "near_kp_first": "Near-KP, first",
+        "same_kp_first": "Same-KP, first",
+        "near_kp_all": "Near-KP, all",
+        "same_kp_all": "Same-KP, all",
+    }
+    table = []
+    for name, found in rows.items():
+        line = [EDITING[name], *(found.get(key) for key in headings), None, None]
+        if "flipped" in found:
+            flipped = [e for e, f in zip(found["edits"], found["flipped"], strict=True) if f]
+            line[-2:] = (
+                float(np.mean(flipped)) if flipped else None,
+                len(found["edits"]) - len(flipped),
+            )
+        table.append(line)
+    return Table(
+        ["Method", *headings.values(), "Edits, mean", "Not changed"],
+        table,
+        [
+            *absences(rows, EDITING),
+            "In percent of the first edits, and of all edits. The mean number of edits is that of "
+            "the samples whose prediction changed; the last column counts the others.",
+        ],
+    )
+
+
 def main() -> None:
     """Measure, print, write, draw."""
     options = parser(__doc__, [*DEFAULT, *EDITING]).parse_args()
     names = choose("method", options.methods, [*ROWS, *EDITING])
     study = Study(options)
-    siblings = np.zeros(len(study), bool)
-    if study.knows_parts:
-        siblings = study.differing.sum(1) == 1
     results = Results("parts", study)
-    results.content["siblings"] = siblings.tolist()
-    rows = results.measure(
-        names, lambda name: (agree if name in EDITING else localise)(study, name)
+    results.measure(
+        names,
+        lambda name: (agree if name in EDITING else localise)(study, name),
+        lambda name: row_constants(study, name),
     )
-
-    table, notes, areas = [], [], None
-    for name in (name for name in names if name in ROWS):
-        found, row = rows[name], ROWS[name]
-        if "missing" in found:
-            notes.append(f"{row.label}: — because {found['missing']}.")
-            table.append([row.label, row.explains, None, None, None, None])
-            continue
-        line: list[str | None] = [row.label, row.explains]
-        for chosen in (np.ones(len(study), bool), siblings):
-            for key in MEASURES:
-                values = zip(found["scores"][key], chosen, strict=True)
-                line.append(shown([None if v is None else 100 * v for v, c in values if c]))
-        table.append(line)
-        areas = found["scores"]["area"]
-        if found["excluded"]:
-            notes.append(f"{row.label}: NaN in the maps of {', '.join(found['excluded'])}.")
-    columns = [
-        "Method",
-        "class",
-        *MEASURES.values(),
-        *(f"{m}, siblings" for m in MEASURES.values()),
-    ]
-    if areas:
-        visible = np.array([a is not None for a in areas])
-        everywhere = mean(areas)
-        among = mean([a for a, s in zip(areas, siblings, strict=True) if s])
-        notes.append(
-            f"{visible.sum()} of {len(study)} samples, {(visible & siblings).sum()} of them "
-            "siblings (P and Q differ in exactly one part); where the part is hidden, a sample is "
-            f"left out. The differing parts, dilated by half a cell, cover {everywhere[0]:.0%} of "
-            f"the image, {among[0]:.0%} for siblings: the energy of a map that says nothing."
-        )
-    notes += constants(study, names)
-    edits = [name for name in names if name in EDITING]
-    if edits:
-        second = [
-            [
-                EDITING[name],
-                *(
-                    None if "missing" in rows[name] else rows[name][key]
-                    for key in ("near_kp_first", "same_kp_first", "near_kp_all", "same_kp_all")
-                ),
-                None if "missing" in rows[name] else float(np.mean(rows[name]["edits"])),
-                None if "missing" in rows[name] else f"{rows[name]['flipped']} of {len(study)}",
-            ]
-            for name in edits
-        ]
-        headings = ["Near-KP, first", "Same-KP, first", "Near-KP, all", "Same-KP, all"]
-        keypoints = Table(
-            ["Method", *headings, "Edits, mean", "Flipped"],
-            second,
-            ["In percent of the first edits, and of all edits."],
-        )
-        results.content["keypoints"] = vars(keypoints)
+    if edits := results.among(EDITING):
+        keypoints = keypoints_table(edits)
+        results.content["keypoints"] = asdict(keypoints)
         print(keypoints.markdown(), end="\n\n")
-    results.finish(Table(columns, table, notes))
-    drawn = [name for name in SHOWN if name in names and "missing" not in rows[name]]
-    if drawn and siblings.any():
+    rows = results.among(ROWS)
+    results.finish(parts_table(rows))
+    drawn = [name for name in SHOWN if name in measured(rows)]
+    if drawn and (study.differing.sum(1) == 1).any():
         save(draw(study, drawn), options.out / "parts.png")
 
 

@@ -183,6 +183,16 @@ def test_an_option_out_of_range_is_refused(option, value, capsys, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_shipped_presets_are_found_from_anywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "configs/digits.yaml", "--epochs", "-1"]) == 2
+    assert "epochs: expected more than 0, got -1" in capsys.readouterr().err
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/digits.yaml").write_text("batch_size: 0")  # one's own comes first
+    assert main(["train", "--config", "configs/digits.yaml"]) == 2
+    assert "batch_size: expected more than 0, got 0" in capsys.readouterr().err
+
+
 def test_confused_pairs_and_a_gallery(checkpoint, digits_run, tmp_path):
     """Correctly classified images against the class most confused with theirs."""
     out = tmp_path / "pairs"

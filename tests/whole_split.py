@@ -5,8 +5,8 @@
 makes images for the official annotation files (all 11,788 entries; a few handmade ones where no
 files are given), prepares them, fits a small classifier, explains the test split once without
 interruption and once killed at random moments, and compares; and it holds the memory that the
-whole split takes to that of its first tenth. One image cannot be decoded. `test_whole_split.py` does
-so in a reduced size.
+whole split takes to that of its first tenth. One image cannot be decoded. `test_whole_split.py`
+does so in a reduced size.
 """
 
 from __future__ import annotations

@@ -14,7 +14,11 @@ import fgvce_jax as fg
 from fgvce_jax.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import run_all
+import script
+import study as studies
 import tables
+from results import verdict
 
 CLF_SIZE, CLASSES = 12, 3
 
@@ -23,6 +27,7 @@ def study(out, **settings):
     return SimpleNamespace(
         options=SimpleNamespace(out=out, rise_masks=500, ep_iterations=800),
         settings={"images": 2} | settings,
+        samples=[],
         clf=SimpleNamespace(class_names=("a", "b"), spec=None),
         config=SimpleNamespace(data=SimpleNamespace(name="birds")),
         ids=("x.png", "y.png"),
@@ -32,33 +37,33 @@ def study(out, **settings):
 
 
 def test_unknown_names_are_answered_with_those_known():
-    assert tables.choose("method", "gradcam, ig", tables.ROWS) == ["gradcam", "ig"]
+    assert script.choose("method", "gradcam, ig", tables.ROWS) == ["gradcam", "ig"]
     with pytest.raises(InputError, match=r"method 'grad_cam': expected one of gbp, ig.*gradcam\?"):
-        tables.choose("method", "ig,grad_cam", tables.ROWS)
+        script.choose("method", "ig,grad_cam", tables.ROWS)
 
 
 def test_a_script_exits_with_2(capsys):
     def main():
-        tables.open_preset("no such preset")
+        studies.open_preset("no such preset")
 
     with pytest.raises(SystemExit) as ended:
-        tables.run(main)
+        script.run(main)
     assert ended.value.code == 2
     assert "preset 'no such preset': expected birds, cub_resnet50" in capsys.readouterr().err
 
 
 def test_presets_are_configs_of_explain():
-    assert tables.open_preset("birds").model.checkpoint == "checkpoints/birds"
-    assert {"cub_resnet50", "dogs_vgg16"} < set(tables.presets())
-    for name in tables.presets():
-        config = tables.open_preset(name)
+    assert studies.open_preset("birds").model.checkpoint.endswith("checkpoints/birds")
+    assert {"cub_resnet50", "dogs_vgg16"} < set(studies.presets())
+    for name in studies.presets():
+        config = studies.open_preset(name)
         assert config.split != config.reference_split
 
 
 def test_every_row_of_the_paper_has_a_row():
     keys = {row.paper for row in tables.ROWS.values()}
     for table in ("table1", "table3"):
-        assert set(tables.PAPER[table]["rows"]) <= keys
+        assert set(script.PAPER[table]["rows"]) <= keys
 
 
 def test_the_papers_figures_stand_beside_its_own_dataset_only(tmp_path):
@@ -83,13 +88,17 @@ def test_results_continue(tmp_path):
             raise InputError("calm: needs its head")
         return {"scores": {"insertion": [1.0, None]}, "excluded": ["y.png"], "empty": 0}
 
-    tables.Results("t", study(tmp_path)).measure(["a", "calm"], measure)
-    again = tables.Results("t", study(tmp_path))
-    rows = again.measure(["a", "calm", "b"], measure)
+    script.Results("t", study(tmp_path)).measure(["a", "calm"], measure)
+    again = script.Results("t", study(tmp_path))
+    again.measure(["a", "calm", "b"], measure)
     assert calls == ["a", "calm", "calm", "b"]  # what is missing is tried again
-    assert rows["calm"]["missing"] == "calm: needs its head"
+    again.measure(["a"], measure, lambda name: {"masks": 7})
+    assert calls[4:] == ["a"]  # and what was measured with other constants
+    rows = again.among(["b", "calm", "other"])
+    assert list(rows) == ["b", "calm"]
+    assert rows["calm"]["missing"] == "needs its head"
     with pytest.raises(InputError, match="holds results with images 2, expected 3"):
-        tables.Results("t", study(tmp_path, images=3))
+        script.Results("t", study(tmp_path, images=3))
 
 
 def test_a_table_says_what_is_missing_and_what_was_left_out(tmp_path, capsys):
@@ -98,17 +107,24 @@ def test_a_table_says_what_is_missing_and_what_was_left_out(tmp_path, capsys):
         "calm": tables.Row("CALM", "P", None),
     }
     rows = {
-        "a": {"scores": {"insertion": [10.0, None, 20.0]}, "excluded": ["y.png"], "empty": 1},
-        "calm": {"missing": "calm: needs its head"},
+        "a": {
+            "scores": {"insertion": [10.0, None, 20.0]},
+            "excluded": ["y.png"],
+            "without_global_map": ["z.png"],
+            "empty": 1,
+        },
+        "calm": {"missing": "needs its head"},
     }
     table = tables.score_table(study(tmp_path), rows, ["insertion"], kinds, "table1")
     assert table.rows == [["A", "P", "15.0 ± 5.0"], ["CALM", "P", None]]
     assert table.notes == [
+        "CALM: — because needs its head.",
         "A: NaN in 1 of the maps, left out (y.png).",
+        "A: no compactness for 1 samples whose global map has no positive value, left out of it "
+        "(z.png).",
         "A: no positive value in 1 of the maps.",
-        "CALM: — because calm: needs its head.",
     ]
-    results = tables.Results("t", study(tmp_path))
+    results = script.Results("t", study(tmp_path))
     results.finish(table)
     printed = capsys.readouterr().out
     assert "| CALM   | P     | —           |" in printed
@@ -117,12 +133,16 @@ def test_a_table_says_what_is_missing_and_what_was_left_out(tmp_path, capsys):
 
 
 def test_nan_maps_have_no_scores(tmp_path):
-    explained = tables.Explained(np.zeros((2, 4, 4)), np.array([0, 1]), np.ones((2, 4, 4, 3)))
-    explained.maps[1, 2, 2] = np.nan
     one = study(tmp_path)
     one.images = np.zeros((2, 8, 8, 3))
     one.batched = lambda function, *arrays: {m: np.ones(2) for m in tables.MEASURES}
-    scores = tables.scores_of(one, explained, ["insertion", "deletion"])
+    one.kept, one.cells = tmp_path, np.ones((2, 4, 4, 3))
+    maps = np.zeros((2, 4, 4))
+    maps[1, 2, 2] = np.nan
+    explained = tables.maps_of(one, "gradcam", tables.Row("", "P", lambda study: maps))
+    assert explained.maps[1, 2, 2] == 0
+    assert tables.left_out(explained) == {"excluded": ["y.png"], "empty": 1}
+    scores = tables.scores_of(explained, ["insertion", "deletion"])
     np.testing.assert_array_equal(scores["insertion"], [1, np.nan])
 
 
@@ -139,7 +159,50 @@ def test_the_best_of_a_whole_bank_is_a_smaller_bank():
     clf = fg.Classifier(jax.tree_util.Partial(features, kernel), head, CLASSES, CLF_SIZE)
     labels = np.asarray(clf(images)).argmax(-1)
     whole = fg.build_bank(clf, images, labels, 4, None)
-    small, expected = tables.best(whole, 3), fg.build_bank(clf, images, labels, 4, 3)
+    small, expected = studies.best(whole, 3, 16), fg.build_bank(clf, images, labels, 4, 3)
     assert jax.tree.structure(small) == jax.tree.structure(expected)
     for ours, theirs in zip(jax.tree.leaves(small), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_level_is_within_two_standard_errors():
+    words = [verdict(d) for d in [(0.0, 0.0), (2.0, 1.0), (2.1, 1.0), (-2.1, 1.0)]]
+    assert words == ["level", "level", "better", "worse"]
+    assert verdict((-2.1, 1.0), lowest=True) == "better"
+    assert verdict(None) == ""
+
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def test_the_page_is_what_the_script_makes_of_the_json(tmp_path):
+    run_all.write(RESULTS, tmp_path / "results.md")
+    ours, kept = (tmp_path / "results.md").read_text(), RESULTS.with_suffix(".md").read_text()
+    assert ours == kept
+
+
+@pytest.mark.parametrize("missing", ["table3", "figure6", "figure7", "parts", "everything else"])
+def test_the_page_does_without_what_was_not_measured(tmp_path, missing):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for path in RESULTS.glob("*.json"):
+        if path.stem != missing and (missing != "everything else" or path.stem == "table1"):
+            (folder / path.name).write_bytes(path.read_bytes())
+    run_all.write(folder, tmp_path / "results.md")
+    assert "Not measured here: " in (tmp_path / "results.md").read_text() or missing == "figure6"
+
+
+def test_other_numbers_make_other_sentences(tmp_path):
+    """FG-VCE's scores exchanged with the contributions' and GradCAM's: who wins is turned round."""
+    found = json.loads((RESULTS / "table1.json").read_text())
+    rows = found["rows"]
+    for ours, theirs in (("fgvce_invariant", "contributions"), ("fgvce_dominant", "gradcam_q")):
+        rows[ours], rows[theirs] = rows[theirs], rows[ours]
+    (tmp_path / "table1.json").write_text(json.dumps(found))
+    run_all.write(tmp_path, tmp_path / "page.md")
+    pages = [path.read_text() for path in (tmp_path / "page.md", RESULTS.with_suffix(".md"))]
+    claim = "This is what the measure asks for"
+    assert [claim in " ".join(page.split()) for page in pages] == [False, True]

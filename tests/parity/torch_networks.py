@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fgvce_jax.models.layers import MaxPool
-from fgvce_jax.models.resnet import BasicBlock
+from fgvce_jax.models.resnet import BasicBlock, Bottleneck
 
 
 def tensor(array):
@@ -41,23 +41,27 @@ def norm(bn):
 
 
 class Block(nn.Module):
+    """A residual block of two or three convolutions, each with its norm and ReLU."""
+
     def __init__(self, block):
         super().__init__()
-        self.conv1, self.bn1 = convolution(block.conv1), norm(block.bn1)
-        self.conv2, self.bn2 = convolution(block.conv2), norm(block.bn2)
-        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+        layers = []
+        for k in (1, 2, 3) if isinstance(block, Bottleneck) else (1, 2):
+            layers += [convolution(getattr(block, f"conv{k}")), norm(getattr(block, f"bn{k}"))]
+            layers += [nn.ReLU()]
+        *layers, self.relu = layers
+        self.branch = nn.Sequential(*layers)
         self.downsample = nn.Identity()
         if block.downsample:
             conv, bn = block.downsample
             self.downsample = nn.Sequential(convolution(conv), norm(bn))
 
     def forward(self, x):
-        y = self.relu1(self.bn1(self.conv1(x)))
-        return self.relu2(self.bn2(self.conv2(y)) + self.downsample(x))
+        return self.relu(self.branch(x) + self.downsample(x))
 
 
 def _unit(unit):
-    if isinstance(unit, BasicBlock):
+    if isinstance(unit, BasicBlock | Bottleneck):
         return Block(unit)
     if isinstance(unit, MaxPool):
         return nn.MaxPool2d(unit.size, 2, unit.padding)
@@ -71,8 +75,8 @@ class Network(nn.Module):
 
     def __init__(self, clf):
         super().__init__()
-        self.mean = tensor(clf.features.mean)[:, None, None]
-        self.std = tensor(clf.features.std)[:, None, None]
+        self.register_buffer("mean", tensor(clf.features.mean)[:, None, None])
+        self.register_buffer("std", tensor(clf.features.std)[:, None, None])
         chain = clf.features.module()
         self.features = nn.Sequential(*(_unit(chain.units[name]) for name in chain.order))
         head = clf.head
