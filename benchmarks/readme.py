@@ -1,6 +1,6 @@
 """Draw the README's pictures from a run of the demo.
 
-fgvce demo && python benchmarks/readme_pictures.py fgvce-demo
+fgvce demo && python benchmarks/readme.py fgvce-demo
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from fgvce_jax.config import ExplainConfig, from_dict
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.birds import PART_NAMES, differing_parts
 from fgvce_jax.data.pipeline import preprocess
+from fgvce_jax.models import open_classifier
 from fgvce_jax.report import card_figure
 from fgvce_jax.results import RunResults, read_run
-from fgvce_jax.run import open_classifier, summary
+from fgvce_jax.run import summary
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- demo begins -->\n", "<!-- demo ends -->\n"
