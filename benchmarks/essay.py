@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from statistics import mean, median
+from typing import Any
 
 import parts
 import table3
-from results import Difference, Page, flipped_edits, judged, verdict, wrapped
-from script import mean as mean_and_error
+from results import Difference, Page, difference, flipped_edits, judged, verdict, wrapped
 from tables import ROWS
 
 OURS = {"P": "fgvce_invariant", "Q": "fgvce_dominant"}
+FAITHFUL = ("insertion", "deletion")
 
 
 def essay(page: Page) -> list[str]:
@@ -73,7 +74,7 @@ def contrastive(page: Page) -> str | None:
         "fgvce_invariant": ("cce", "ce", "scout"),
         "fgvce_dominant": ("cce_dominant", "cve", "cve_semantic"),
     }
-    if not page.has("table1", *rows):
+    if not page.has("table1", *rows, *sum(rows.values(), ()), measures=FAITHFUL):
         return None
     better, worse, level = against(page, rows)
     text = (
@@ -86,12 +87,11 @@ def contrastive(page: Page) -> str | None:
             " One reason may be that an attack changes the whole image a little, so what CCE's "
             "maps lose is spread over it, where an edit changes one cell."
         )
-    insertion = page.scores("table1", "insertion")
-    if {"cve", "random_q"} <= insertion.keys() and insertion["cve"] <= insertion["random_q"]:
+    by_chance = page.paired("table1", "insertion", "cve", "random_q")
+    if verdict(by_chance) in ("level", "worse"):
         text += (
-            " CVE picks the cells whose exchange raises p_Q most; putting just these pixels back "
-            f"shows the model less of Q than random cells do (insertion {insertion['cve']:.1f}, "
-            f"random cells {insertion['random_q']:.1f})."
+            f" CVE's insertion beside that of random cells is {judged(by_chance)}: it picks the "
+            "cells whose exchange raises p_Q most, and these may be the ones that show least of Q."
         )
     return text
 
@@ -106,7 +106,7 @@ def attribution(page: Page) -> str | None:
         "fgvce_invariant": ("gradcam", "contributions"),
         "fgvce_dominant": ("gradcam_q", "contributions_q"),
     }
-    if not page.has("table1", *rows, *sum(rows.values(), ())):
+    if not page.has("table1", *rows, *sum(rows.values(), ()), measures=FAITHFUL):
         return None
     better, worse, level = against(page, rows)
     places = [
@@ -128,7 +128,10 @@ def attribution(page: Page) -> str | None:
             made = median(page.found["parts"]["rows"]["edits_fgvce"]["edits"])
             cells = page.found["table1"]["settings"]["cells"] ** 2
             text += f", a median of {made:.0f} of {cells} cells"
-        text += "; the order of the rest is arbitrary. The paper reports the opposite order on CUB."
+        text += (
+            "; the order of the rest is arbitrary. The paper has FG-VCE before GradCAM in both "
+            "scores."
+        )
         if page.found["table1"]["settings"]["dataset"] == "birds":
             text += (
                 " These classes differ in one small part while their evidence is the whole bird, "
@@ -139,33 +142,34 @@ def attribution(page: Page) -> str | None:
 
 def compactness(page: Page) -> str | None:
     """Eq. 12, and what it rewards."""
-    if not page.has("table1", *OURS.values(), "random"):
+    if not page.has("table1", *OURS.values(), "random", measures=["compactness"]):
         return None
     xi = page.scores("table1", "compactness")
-    if "random" not in xi:
-        return None
     cells = page.found["table1"]["settings"]["cells"] ** 2
     constant = xi["random"] * 2 * cells / (cells + 1)
-    above = [
-        ROWS[row].label
-        for row, value in xi.items()
-        if ROWS[row].explains == "P" and row != "random" and value < xi["random"]
+    methods = [
+        row
+        for row in xi
+        if ROWS[row].explains == "P" and row != "random" and page.same_classifier("table1", row)
     ]
+    below, _, _ = tally(
+        (page.paired("table1", "compactness", row, "random"), True) for row in methods
+    )
     return (
         "; ".join(f"{ROWS[row].label}: {page.place('compactness', row)}" for row in OURS.values())
         + ". But ξ should not be read alone. Eq. 12 is the mean of the map over its active cells "
         "times n² / Σg, and the second factor does not depend on the map: the number of active "
-        f"cells cancels. Random cells reach {xi['random']:.1f}, more than {len(above)} of the "
-        f"methods that explain P, and a constant map would reach {constant:.1f}. What is rewarded "
-        "is a map whose active cells are about equally high; maps with few active cells tend to be "
-        "like that, and so are maps that say little."
+        f"cells cancels. Random cells reach {xi['random']:.1f}, more than {below} of the "
+        f"{len(methods)} methods that explain P, and a constant map would reach {constant:.1f}, "
+        "which no map can exceed. What is rewarded is a map whose active cells are about equally "
+        "high, whether it says something or not."
     )
 
 
 def partition(page: Page) -> str | None:
     """What SP does: Table 3 and Fig. 6."""
     pairs = table3.PAIRS
-    if not page.has("table3", *pairs, *pairs.values()):
+    if not page.has("table3", *pairs, *pairs.values(), measures=(*FAITHFUL, "compactness")):
         return None
     better, worse, level = tally(
         (page.paired("table3", measure, after, before), measure == "deletion")
@@ -186,32 +190,28 @@ def partition(page: Page) -> str | None:
         f"Compactness rises for {'; '.join(moved['better']) or 'none'} and falls for "
         f"{'; '.join(moved['worse']) or 'none'}; the paper's rises for all."
     )
-    ours = [f"fgvce_{region}" for region in ("invariant", "dominant")]
-    if not page.has("figure6", *ours, *(f"{row}_without_sp" for row in ours)):
-        return text
     changes = {
-        name: " and ".join(
-            f"{unit * scores[f'{row}_without_sp']:.{digits}f} to {unit * scores[row]:.{digits}f}"
-            for row in ours
-        )
-        for name, unit, digits in (
-            ("pixels", 1, 0),
-            ("keypoints", 1, 1),
-            ("contribution", 1000, 1),
-        )
-        for scores in [page.scores("figure6", name)]
+        measure: {
+            row: page.paired("figure6", measure, row, f"{row}_without_sp", unit)
+            for row in OURS.values()
+        }
+        for measure, unit in (("pixels", 1), ("keypoints", 1), ("contribution", 1000))
     }
-    pixels = page.scores("figure6", "pixels")
-    text += (
-        f" In Fig. 6 the regions change with SP from {changes['pixels']} pixels and from "
-        f"{changes['keypoints']} keypoints (invariant and dominant), the contribution per pixel "
-        f"from {changes['contribution']} thousandths."
+    if not all(changes["pixels"].values()):
+        return text
+    text += " In Fig. 6, on samples with a keypoint inside both ways, SP changes " + "; ".join(
+        f"{what} by {' and '.join(f'{d[0]:+.{digits}f} ± {d[1]:.{digits}f}' for d in of.values())}"
+        for what, digits, of in (
+            ("the region's pixels", 0, changes["pixels"]),
+            ("its keypoints", 1, changes["keypoints"]),
+            ("the contribution per pixel in thousandths", 1, changes["contribution"]),
+        )
     )
-    if all(pixels[row] > pixels[f"{row}_without_sp"] for row in ours):
+    text += " (invariant and dominant map). The paper has fewer pixels and keypoints with SP."
+    if all(verdict(change) == "better" for change in changes["pixels"].values()):
         text += (
-            " The paper has fewer pixels with SP. Ours are more: a Gaussian mask lends every cell "
-            "some of its neighbours' contribution, and the smoother weight may make larger regions "
-            "above half the maximum."
+            " Ours are more pixels: a Gaussian mask lends every cell some of its neighbours' "
+            "contribution, and the smoother weight may make larger regions above half the maximum."
         )
     return text
 
@@ -222,57 +222,58 @@ def cost(page: Page) -> str | None:
         return None
     rows = page.found["figure7"]["rows"]
     ms = {name: median(rows[name]["milliseconds"]) for name in ("sp_sel", "sp", "sel")}
-    both = [
-        (a, b)
-        for a, b, first, second in zip(
-            rows["sp_sel"]["edits"],
-            rows["sp"]["edits"],
-            rows["sp_sel"]["flipped"],
-            rows["sp"]["flipped"],
-            strict=True,
-        )
-        if first and second
-    ]
-    few, all_cells = (mean(values) for values in zip(*both, strict=True))
+    slower = difference(rows["sp"]["milliseconds"], rows["sp_sel"]["milliseconds"])
+    more = difference(*(_made(rows[name]) for name in ("sp", "sp_sel")))
     failed = {name: rows[name]["flipped"].count(False) for name in ("sp_sel", "sp")}
-    faster = "saves" if ms["sp_sel"] < ms["sp"] else "does not save"
+    saves = {"better": "saves", "worse": "costs", "level": "does not change the"}
     text = (
         f"A search and its maps take {ms['sp_sel']:.2f} ms a sample, {ms['sp']:.2f} ms without the "
-        f"selection of candidates, {ms['sel']:.2f} ms with it but without SP (medians). The "
-        f"selection {faster} time"
+        f"selection of candidates, {ms['sel']:.2f} ms with it but without SP (medians). "
     )
+    if slower:
+        text += f"The selection {saves[verdict(slower)]} time. "
+    text += f"{failed['sp_sel']} samples do not change with it, {failed['sp']} without it"
+    if more is None:
+        return f"{text}; too few change both ways to compare edits."
     text += (
-        f", and on the samples that change both ways it takes {few:.1f} edits, where all cells "
-        f"take {all_cells:.1f}; {failed['sp_sel']} and {failed['sp']} samples do not change. "
+        f"; on those that change both ways, all cells take {more[0]:+.1f} ± {more[1]:.1f} edits "
+        "against the selection. "
     )
-    if few < all_cells:
+    if verdict(more) == "better":
         text += (
-            "The paper's Fig. 7 (b) says the same. Among more candidates there is one that is more "
-            "alike, similarity weighs as much as log p_Q, and a cell that is much like the old one "
-            "may change little."
+            "So does the paper's Fig. 7 (b), where a larger m takes more. Among more candidates "
+            "there is one that is more alike, similarity weighs as much as log p_Q, and a cell "
+            "that is much like the old one may change little."
         )
     else:
-        text += "The paper's Fig. 7 (b) has fewer edits with the selection."
+        text += "In the paper's Fig. 7 (b) a larger m takes more edits; that is not seen here."
     return text
+
+
+def _made(found: dict[str, Any]) -> list[int | None]:
+    """Edits of every sample whose prediction changed, None of the others."""
+    return [
+        e if flipped else None for e, flipped in zip(found["edits"], found["flipped"], strict=True)
+    ]
 
 
 def pointing(page: Page) -> str | None:
     """Whether the maps point at the part in which P and Q differ."""
-    if not page.has("parts", *OURS.values(), "gradcam"):
+    if not page.has("parts", *OURS.values(), "gradcam", measures=("hit", "energy", "area")):
         return None
     hit = page.scores("parts", "hit")
     area = page.scores("parts", "area")["gradcam"]
-    most = sorted((row for row in hit if "random" not in row), key=lambda row: -hit[row])[:3]
+    methods = [r for r in hit if "random" not in r and page.same_classifier("parts", r)]
+    most = sorted(methods, key=lambda row: -hit[row])[:3]
 
     def chance(row: str, measure: str) -> str:
-        values = zip(
-            page.values("parts", measure, row), page.values("parts", "area", row), strict=True
+        found = difference(
+            page.values("parts", measure, row), page.values("parts", "area", row), 100
         )
-        difference = mean_and_error(
-            [100 * (x - a) for x, a in values if x is not None and a is not None]
-        )
-        word = {"better": "above", "worse": "below", "level": "level with"}[verdict(difference)]
-        return f"{word} chance ({difference[0]:+.1f} ± {difference[1]:.1f} points)"
+        if found is None:
+            return "not comparable with chance"
+        word = {"better": "above", "worse": "below", "level": "level with"}[verdict(found)]
+        return f"{word} chance ({found[0]:+.1f} ± {found[1]:.1f} points)"
 
     text = f"The differing parts cover {area:.0%} of the image, dilated. " + "; ".join(
         f"{ROWS[row].label}: its peak lies in them for {hit[row]:.0%} of the samples, "
@@ -302,11 +303,10 @@ def edits(page: Page) -> str | None:
     rows = page.found["parts"]["rows"]
 
     def one(name: str) -> str:
-        made = flipped_edits(rows[name])
-        return (
-            f"{parts.EDITING[name]} {rows[name]['near_kp_all']:.0f} and "
-            f"{rows[name]['same_kp_all']:.0f} %, {mean(made) if made else float('nan'):.1f} edits, "
-            f"{len(rows[name]['edits']) - len(made)} samples unchanged"
-        )
+        made, near = flipped_edits(rows[name]), rows[name]["near_kp_all"]
+        shares = "—" if near is None else f"{near:.0f} and {rows[name]['same_kp_all']:.0f} %"
+        edits = f"{mean(made):.1f} edits, " if made else ""
+        unchanged = len(rows[name]["edits"]) - len(made)
+        return f"{parts.EDITING[name]} {shares}, {edits}{unchanged} samples unchanged"
 
     return f"Near-KP and Same-KP over all edits: {'; '.join(map(one, known))}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ class Page:
             name: found for name, found in read.items() if "table" in found
         }
 
-    def has(self, name: str, *rows: str) -> bool:
-        """Whether a script has finished and measured all of `rows`."""
+    def has(self, name: str, *rows: str, measures: Iterable[str] = ()) -> bool:
+        """Whether a script has finished and measured all of `rows`, by each of `measures`."""
         found = self.found.get(name, {"rows": {}})["rows"]
         return name in self.found and all(
-            "missing" not in found.get(r, {"missing": 1}) for r in rows
+            "missing" not in found.get(row, {"missing": 1})
+            and all(mean(self.values(name, measure, row)) for measure in measures)
+            for row in rows
         )
 
     def table(self, name: str, key: str = "table") -> str:
@@ -47,8 +49,9 @@ class Page:
         return f"![{caption}]({self.folder.name}/{path.name})" if path.exists() else ""
 
     def values(self, name: str, measure: str, row: str) -> list[float | None]:
-        """A measure of every sample."""
-        return self.found[name]["rows"].get(row, {}).get("scores", {}).get(measure, [])
+        """A measure of every sample; empty where it was not measured."""
+        rows = self.found.get(name, {"rows": {}})["rows"]
+        return rows.get(row, {}).get("scores", {}).get(measure, [])
 
     def scores(self, name: str, measure: str) -> dict[str, float]:
         """A measure's mean for every row that has it."""
@@ -56,18 +59,22 @@ class Page:
         return {row: value[0] for row, value in means.items() if value}
 
     def paired(self, name: str, measure: str, a: str, b: str, unit: float = 1) -> Difference | None:
-        """A row's score less another's; None where either was not measured."""
-        of_a, of_b = self.values(name, measure, a), self.values(name, measure, b)
-        both = zip(of_a, of_b, strict=bool(of_a and of_b))
-        return mean([unit * (x - y) for x, y in both if x is not None and y is not None])
+        """A row's score less another's, of the samples that have both."""
+        return difference(self.values(name, measure, a), self.values(name, measure, b), unit)
+
+    def same_classifier(self, name: str, row: str) -> bool:
+        """Whether a row explains the classifier of the others; CALM has its own."""
+        return "classifier" not in self.found[name]["rows"][row].get("constants", {})
 
     def place(self, measure: str, row: str) -> str:
-        """Where a row of Table 1 stands among those that explain its class."""
+        """Where a row of Table 1 stands among those that explain its class and its classifier."""
         lowest = measure == "deletion"
         means = {
             key: value
             for key, value in self.scores("table1", measure).items()
-            if ROWS[key].explains == ROWS[row].explains and "random" not in key
+            if ROWS[key].explains == ROWS[row].explains
+            and "random" not in key
+            and self.same_classifier("table1", key)
         }
         order = sorted(means, key=lambda key: means[key] if lowest else -means[key])
         rank, best = order.index(row) + 1, order[0]
@@ -77,6 +84,15 @@ class Page:
             f"{measure} {means[row]:.1f}, place {rank} of {len(order)} (best: "
             f"{ROWS[best].label}, {means[best]:.1f})"
         )
+
+
+def difference(
+    a: Sequence[float | None], b: Sequence[float | None], unit: float = 1
+) -> Difference | None:
+    """Of `a` less `b`; None where fewer than two samples have both, which show no spread."""
+    both = zip(a, b, strict=bool(a and b))
+    found = [unit * (x - y) for x, y in both if x is not None and y is not None]
+    return mean(found) if len(found) > 1 else None
 
 
 def verdict(difference: Difference | None, lowest: bool = False) -> str:

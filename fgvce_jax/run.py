@@ -75,7 +75,7 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         clf = open_classifier(config.model)
         if config.dtype != "float32":
             clf = clf.astype(config.dtype)
-        check_methods(config.methods, clf)
+        methods = check_methods(config.methods, clf)
         dataset, references = (
             LabelledAs(open_dataset(config.data.name, split, config.data.path), clf)
             for split in (config.split, config.reference_split)
@@ -103,12 +103,14 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
             rivals = most_confused(predictor, dataset, count, config.data.num_workers)
         if processes.primary:
             _say_what_is_lacking(bank, clf)
-        explainer = Explainer(config, predictor, bank, dataset, references.ids, rivals)
-        if set(explainer.methods) & set(EXHAUSTIVE):
+        all_cells = None
+        if set(methods) & set(EXHAUSTIVE):
             whole = replace(config, bank=replace(config.bank, top_m=None))
-            explainer.all_cells, _ = _bank(
-                whole, clf, references, inputs, folder / "bank-all.npz", keep=processes.primary
-            )
+            path = folder / "bank-all.npz"
+            all_cells, _ = _bank(whole, clf, references, inputs, path, keep=processes.primary)
+        explainer = Explainer(
+            config, predictor, bank, all_cells, methods, dataset, references.ids, rivals
+        )
         todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
         with stage("Explaining", sum(len(parts[i]) for i in todo)) as advance:
             for i in todo:
@@ -374,6 +376,16 @@ class Explainer:
     """Predicts images of a split and explains those that ask for it, in batches of one shape.
 
     Their cells wait on the device until a batch is full, so that nothing else enters the search.
+
+    Args:
+        config: The run's.
+        predictor: Of its classifier.
+        bank: The candidates.
+        all_cells: What exhaustive methods choose from; None where `methods` has none.
+        methods: Whose maps stand beside, from `check_methods`.
+        dataset: The split.
+        reference_ids: Ids of the split that the candidates come from.
+        rivals: Each class's Q, where correctly classified images are asked about.
     """
 
     def __init__(
@@ -381,6 +393,8 @@ class Explainer:
         config: ExplainConfig,
         predictor: Predictor,
         bank: Bank,
+        all_cells: Bank | None,
+        methods: Sequence[str],
         dataset: LabelledAs,
         reference_ids: Sequence[str],
         rivals: Int[np.ndarray, "K"] | None = None,
@@ -389,12 +403,15 @@ class Explainer:
         self.num_workers = config.data.num_workers
         self.predictor, self.batch_size = predictor, predictor.batch_size
         # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
-        self.bank = bank if jax.default_backend() == "cpu" else jax.device_put(bank)
+        self.bank, self.all_cells = (
+            (bank, all_cells)
+            if jax.default_backend() == "cpu"
+            else jax.device_put((bank, all_cells))
+        )
         self.dataset, self.reference_ids = dataset, reference_ids
         self.head = searchable(self.clf.head)
-        self.methods = check_methods(config.methods, self.clf)
+        self.methods = methods
         self.compiled = False
-        self.all_cells: Bank | None = None  # what exhaustive methods choose from
 
     def records(self, part: range, advance: Callable[[int], None]) -> Iterator[Record]:
         """What is to be said of each image of `part`, in its order."""

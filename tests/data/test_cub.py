@@ -133,17 +133,6 @@ assert "tensorflow" not in sys.modules
     assert out == "6 (110, 150, 3) 6\n"
 
 
-def test_other_datasets_open_where_tfds_is_not_installed():
-    code = """
-import sys
-sys.modules.update(dict.fromkeys(["tensorflow_datasets", "array_record", "PIL"]))
-from fgvce_jax.data import open_dataset
-print(open_dataset("birds", "test", size=64)[0].image.shape)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "(64, 64, 3)\n"
-
-
 def test_the_real_annotations(tmp_path):
     """With the images absent; where the files are not at hand, the handmade ones stand in."""
     real = REAL.is_dir()

@@ -84,11 +84,19 @@ def test_contrastive_maps(network):
     clf = network()
     images, classes, rivals = contrasts(clf)
     bank = reference_bank(clf, images)
-    options = {"cce": {"steps": 2}, "cve": {"bank": bank}, "fgvce_dominant": {"bank": bank}}
-    for name in ("ce", "scout", "cce", "cve", "fgvce_dominant"):
-        maps = METHODS[name](clf, images, classes, rivals, **options.get(name, {}))
+    of_bank = ("cve", "cve_semantic", "fgvce_invariant", "fgvce_dominant")
+
+    @jax.jit
+    def together(clf, bank, images, classes, rivals):
+        options = {"cce": {"steps": 2}} | {name: {"bank": bank} for name in of_bank}
+        maps = {
+            name: METHODS[name](clf, images, classes, rivals, **options.get(name, {}))
+            for name in ("ce", "scout", "cce", *of_bank)
+        }
+        return maps | {"contributions": METHODS["contributions"](clf, images, classes)}
+
+    for name, maps in together(clf, bank, images, classes, rivals).items():
         check_maps(name, maps)
-    check_maps("contributions", METHODS["contributions"](clf, images, classes))
 
 
 def check_maps(name, maps):

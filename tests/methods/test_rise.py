@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,20 @@ def test_drawn_masks_are_those_of_the_key_whatever_the_chunk():
 
     np.testing.assert_allclose(drawn(key), expected, rtol=1e-5)
     assert np.abs(drawn(jax.random.key(6)) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(("count", "chunk", "size"), [(4, 64, 4), (9, 4, 3), (65, 64, 33)])
+def test_hardly_a_forward_pass_is_wasted(count, chunk, size):
+    model, seen = tiny(), []
+
+    def features(images):
+        seen.append(len(images))
+        return model.clf.features(images)
+
+    images, classes, _ = problems(model, count=1)
+    clf = replace(model.clf, features=jax.tree_util.Partial(features))
+    METHODS["rise"](clf, images, classes, num_masks=count, chunk=chunk)
+    assert set(seen) == {size}
 
 
 def test_masks_keep_their_share_and_are_shifted():

@@ -53,6 +53,11 @@ def by_the_definition(clf, image, values, label, share, substrate):
         changed = min(changed + step, SIZE * SIZE)
 
 
+def test_a_chunk_of_nothing_is_refused(problem):
+    with pytest.raises(fg.InputError, match="chunk 0: expected 1 or more"):
+        faithfulness(*problem, chunk=0)
+
+
 @pytest.mark.parametrize("chunk", [7, 512])
 def test_curves_are_those_of_one_pass_after_another(problem, chunk):
     clf, images, maps, classes = problem

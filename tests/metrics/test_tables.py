@@ -18,7 +18,7 @@ import run_all
 import script
 import study as studies
 import tables
-from results import verdict
+from results import Page, difference, verdict
 
 CLF_SIZE, CLASSES = 12, 3
 
@@ -175,6 +175,11 @@ def test_level_is_within_two_standard_errors():
     assert verdict(None) == ""
 
 
+def test_a_difference_needs_two_samples_that_have_both():
+    assert difference([1.0, None, 3.0], [0.5, 2.0, None]) is None
+    assert difference([1.0, None, 3.0], [0.5, 2.0, 1.5], 10) == (10.0, 5.0)
+
+
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
@@ -193,6 +198,36 @@ def test_the_page_does_without_what_was_not_measured(tmp_path, missing):
             (folder / path.name).write_bytes(path.read_bytes())
     run_all.write(folder, tmp_path / "results.md")
     assert "Not measured here: " in (tmp_path / "results.md").read_text() or missing == "figure6"
+
+
+def test_the_page_does_without_samples_that_can_be_compared(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for name in ("table1", "figure6", "figure7"):
+        found = json.loads((RESULTS / f"{name}.json").read_text())
+        rows = found["rows"]
+        if name == "figure6":  # no keypoint inside any map
+            scores = rows["fgvce_invariant"]["scores"]
+            scores |= {measure: [None] * len(values) for measure, values in scores.items()}
+        if name == "figure7":  # no prediction changed
+            rows["sp"]["flipped"] = [False] * len(rows["sp"]["flipped"])
+        (folder / f"{name}.json").write_text(json.dumps(found))
+    run_all.write(folder, tmp_path / "page.md")
+    page = " ".join((tmp_path / "page.md").read_text().split())
+    assert "too few change both ways to compare edits" in page
+
+
+def test_calm_has_no_place_among_those_that_explain_another_classifier(tmp_path):
+    found = json.loads((RESULTS / "table1.json").read_text())
+    ours = found["rows"]["fgvce_invariant"]
+    places = []
+    for constants in ({}, {"classifier": "runs/birds_calm"}):
+        calm = {"scores": {m: [999.0] * len(v) for m, v in ours["scores"].items()}}
+        found["rows"]["calm"] = calm | {"constants": constants}
+        (tmp_path / "table1.json").write_text(json.dumps(found))
+        places.append(Page(tmp_path).place("insertion", "fgvce_invariant"))
+    assert "best: CALM" in places[0]
+    assert "CALM" not in places[1]
 
 
 def test_other_numbers_make_other_sentences(tmp_path):
