@@ -284,7 +284,7 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
     [
         ({"arch": "vgg16"}, "vgg16"),
         ({"checkpoint": "checkpoints/birds", "arch": None}, "checkpoints/birds"),
-        ({"checkpoint": "/home/someone/work/checkpoints/birds"}, "checkpoints/birds"),
+        ({"checkpoint": "/home/someone/checkpoints/birds"}, "checkpoints/birds"),
         ({"checkpoint": "birds"}, "birds"),
         ({}, "test split"),
     ],
