@@ -277,8 +277,8 @@ def whole_split_lines(result: dict[str, Any]) -> list[str]:
     memory = ", ".join(f"{int(n):,} images {mb:.0f} MB" for n, mb in result["peak_mb"].items())
     same = "the tables and maps of an uninterrupted run" if not result["differences"] else "others"
     return [
-        "`python tests/whole_split.py --annotations CUB_200_2011 --json"
-        " docs/results/whole_split.json`: the test split of CUB-200-2011 by its real annotation"
+        "`python tests/whole_split.py --annotations CUB_200_2011"
+        f" --kills {result['kills']} --json docs/results/whole_split.json`: the test split of CUB-200-2011 by its real annotation"
         f" files, with drawn images and a small classifier. {counts['misclassified']:,} mistakes of"
         f" {counts['read']:,} images are explained in {result['seconds']:.0f} s. Peak memory:"
         f" {memory}. Killed (SIGKILL) at {result['kills']} random moments and continued, it ends"

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 from fgvce_jax.cli import main
+from fgvce_jax.distributed import Processes
+from fgvce_jax.errors import Unfinished
 from fgvce_jax.models import ModelSpec, build, save_classifier
 from fgvce_jax.results import read_run
 
@@ -103,6 +106,26 @@ def test_a_process_that_never_comes_is_said(arguments, tmp_path):
         "fgvce: error: distributed: not every process was there within 3 s"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_slow_part_is_no_dead_process(tmp_path):
+    """Its part takes four times as long as the others wait for a sign of life."""
+    first, slow = (Processes(index, 2, timeout_s=0.5) for index in (0, 1))
+    done = set()
+
+    def work():
+        with slow.alive(tmp_path):
+            time.sleep(2)
+            done.add(0)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with first.alive(tmp_path):
+        first.wait_for_parts(tmp_path, lambda: frozenset(done), 1)
+    thread.join()
+    assert not list(tmp_path.iterdir())
+    with first.alive(tmp_path), pytest.raises(Unfinished, match=r"no sign of life within 0\.5 s"):
+        first.wait_for_parts(tmp_path, frozenset, 1)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
