@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.checks import (
     check_images,
@@ -26,9 +27,6 @@ from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.partition import gaussian_kernels, row_contributions
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 Loader = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Any]]]
 

@@ -6,18 +6,15 @@ Shapes are always checked, values where they are there: under `jax.jit` and `vma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier
 
 
 def check_images(images: np.ndarray, size: int) -> None:

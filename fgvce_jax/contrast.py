@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.partition import contributions
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 def difference_share(

@@ -8,25 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from fgvce_jax.config import ExplainConfig, from_dict
 from fgvce_jax.data import open_dataset
+from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import move_keypoints
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.metrics import extent, keypoint_agreement, summarise_agreement
-from fgvce_jax.models import open_classifier
+from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import stage
 from fgvce_jax.results import read_run
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-
-    from fgvce_jax.data.example import Dataset
-    from fgvce_jax.models import Classifier
 
 MAPS = {"invariant": "contributions_before", "dominant": "contributions_after"}
 """Each map and the contributions of the class that it explains."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Bank, pad_batch
 from fgvce_jax.checks import check_labelled, check_logits, checked_features
@@ -21,9 +22,6 @@ from fgvce_jax.heads import SearchHead, searchable
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 from fgvce_jax.search import cosine, edited_cells, search_rows
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 
 @jax.tree_util.register_dataclass

@@ -5,20 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from fgvce_jax.bank import Bank
 from fgvce_jax.errors import InputError
 from fgvce_jax.methods import METHODS
 from fgvce_jax.metrics.maps import at_cells
 from fgvce_jax.models import Classifier
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
 
 OWN = {"fgvce_invariant": "invariant", "fgvce_dominant": "dominant"}
 """Methods whose maps every explanation holds anyway, and what they are called there."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.checks import check_cells, check_class
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 def gaussian_kernels(n: int, sigma: float) -> Float[Array, "n*n n*n"]:

@@ -26,20 +26,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float, Int
 
 from fgvce_jax.errors import InputError, Unfinished
+from fgvce_jax.explain import Explanation
 from fgvce_jax.progress import say
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int
-
-    from fgvce_jax.explain import Explanation
 
 FORMAT = "fgvce-run/1"
 CORE_MAPS = ("invariant", "dominant", "contributions_before", "contributions_after")

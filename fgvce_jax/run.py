@@ -11,20 +11,22 @@ from functools import partial
 from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow.compute as pc
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
 
 from fgvce_jax import __version__
 from fgvce_jax.bank import Bank, build_bank, load_bank, pad_batch, save_bank
 from fgvce_jax.checks import check_logits
 from fgvce_jax.config import ExplainConfig, from_dict
 from fgvce_jax.data import open_dataset
-from fgvce_jax.data.pipeline import batches, image_loader, preprocess
+from fgvce_jax.data.example import Dataset
+from fgvce_jax.data.pipeline import Batch, batches, image_loader, preprocess
 from fgvce_jax.distributed import Processes
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.explain import explain_features
@@ -42,12 +44,6 @@ from fgvce_jax.results import (
     read_run,
     whole_file,
 )
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, UInt8
-
-    from fgvce_jax.data.example import Dataset
-    from fgvce_jax.data.pipeline import Batch
 
 
 def explain_split(config: ExplainConfig, folder: Path, processes: Processes | None = None) -> None:

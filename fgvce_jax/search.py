@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.checks import check_cells, check_class
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
 from fgvce_jax.partition import gaussian_kernels, row_contributions
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 
 class Counterfactual(NamedTuple):

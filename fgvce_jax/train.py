@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from fgvce_jax.config import DataConfig, ModelConfig
 from fgvce_jax.data import open_dataset
@@ -43,9 +44,6 @@ from fgvce_jax.models import (
 )
 from fgvce_jax.models.spec import require_spec
 from fgvce_jax.progress import say, stage
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key, UInt8
 
 _CONFIG, _LOG = "train.json", "log.jsonl"
 

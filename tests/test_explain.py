@@ -302,7 +302,7 @@ def test_importing_the_package_needs_jax_flax_and_numpy_only():
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import fgvce_jax;"
         "print([m for m in ('PIL', 'matplotlib', 'pyarrow', 'grain', 'tensorflow_datasets',"
-        "'sklearn', 'jsonargparse', 'jaxtyping', 'dm_pix', 'jinja2', 'torch', 'safetensors')"
+        "'sklearn', 'jsonargparse', 'dm_pix', 'jinja2', 'torch', 'safetensors')"
         "if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", program, str(ROOT)], capture_output=True, text=True)

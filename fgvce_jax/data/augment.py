@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from fgvce_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Key
 
 
 @dataclass(frozen=True)

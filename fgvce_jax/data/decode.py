@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fgvce_jax.errors import UnreadableImage
-
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
 
 _EXPECTED = "expected a whole JPEG, PNG or WebP file"
 

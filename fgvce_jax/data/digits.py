@@ -7,15 +7,12 @@ Handwritten Digits data (Alpaydin and Kaynak, 1998).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int
 
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Int
 
 SPLITS = ("train", "test")
 

@@ -12,16 +12,14 @@ import itertools
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from fgvce_jax.data.archive import Files
 from fgvce_jax.data.records import Listed, Listing, Records, RecordsBuilder, url_info
 from fgvce_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 _ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 

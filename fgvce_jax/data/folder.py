@@ -11,16 +11,13 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Int
 
 from fgvce_jax.data.decode import decode
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError, UnreadableImage
-
-if TYPE_CHECKING:
-    from jaxtyping import Int
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -6,12 +6,8 @@ lengths do and the centre of the first pixel is (0.5, 0.5).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
+from jaxtyping import Float
 
 
 def move(

@@ -12,16 +12,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 
 from fgvce_jax.data import keypoints as kp
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError, UnreadableImage
-
-if TYPE_CHECKING:
-    from jaxtyping import Float, Int, UInt8
 
 log = logging.getLogger(__name__)
 

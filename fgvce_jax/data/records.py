@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float
 from tensorflow_datasets.core import units as tfds_units
 from tensorflow_datasets.core import writer as tfds_writer
 from tensorflow_datasets.core.download.checksums import UrlInfo
@@ -33,9 +34,6 @@ from fgvce_jax.data.archive import Files, Report, StoredFile, open_all, open_fil
 from fgvce_jax.data.decode import decode
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError, Unfinished, UnreadableImage
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 IMAGES_PER_SHARD = 500  # about 50 MB; what an interrupted preparation has to write again at most
 _PREPARE_AGAIN = "expected what `fgvce data prepare` writes; remove the folder and prepare again"

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax.numpy as jnp
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+from jaxtyping import Array, Float
 
 
 def blurred(image: Float[Array, "H W 3"], sigma: float | Float[Array, ""]) -> Float[Array, "H W 3"]:

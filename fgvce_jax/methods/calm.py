@@ -9,17 +9,15 @@ map is then p(y = c, z | x), a probability and not a heuristic.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead, Direct
 from fgvce_jax.models.classifier import Classifier
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 def calm_head(clf: Classifier) -> CalmHead:

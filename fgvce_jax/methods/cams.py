@@ -8,19 +8,16 @@ respect to them. A *weighting* maps (h, g) of one sample to w, [n, n, C] or [C].
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.scores import cell_gradients, pick
+from fgvce_jax.models.classifier import Classifier
 
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
-
-    Weighting = Callable[[Float[Array, "n n C"], Float[Array, "n n C"]], Any]
+Weighting = Callable[[Float[Array, "n n C"], Float[Array, "n n C"]], Any]
 
 
 def gradcam_weights(

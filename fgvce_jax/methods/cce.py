@@ -7,17 +7,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.methods.cams import gradcam
 from fgvce_jax.methods.fgvce import Attribution, with_sp
 from fgvce_jax.models.classifier import Classifier
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 
 class Attack(NamedTuple):

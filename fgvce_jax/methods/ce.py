@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.cams import gradcam_weights
 from fgvce_jax.methods.fgvce import with_sp
 from fgvce_jax.models.classifier import Classifier
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 @partial(jax.jit, static_argnames="sp_sigma")

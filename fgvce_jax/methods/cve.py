@@ -11,20 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Bank, pad_batch
 from fgvce_jax.heads import PooledLinear, SearchHead, searchable
 from fgvce_jax.methods.scores import check_chunk
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.search import Counterfactual, cosine, edited_cells
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 TIE = 1e-5
 """Objectives closer than this are a tie: float32 sums over the classes do not tell them apart."""

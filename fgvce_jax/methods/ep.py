@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.blur import blurred
 from fgvce_jax.methods.scores import stream
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier
 
 LEVELS = 8  # of the blur pyramid
 MAX_BLUR = 20.0  # pixels, standard deviation of its first level

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.methods.cams import (
@@ -25,16 +26,11 @@ from fgvce_jax.methods.cams import (
     weighted_cells,
 )
 from fgvce_jax.methods.scorecam import scored_cells
-from fgvce_jax.models.classifier import Backbone
+from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.layers import Activation, Chain, MaxPool
 from fgvce_jax.models.resnet import BasicBlock, Bottleneck
 
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
-
-    Rule = Callable[[Float[Array, "B h w D"]], Float[Array, "B H W C"]]
+Rule = Callable[[Float[Array, "B h w D"]], Float[Array, "B H W C"]]
 
 WEIGHTINGS: Mapping[str, Any] = {
     "gradcam": gradcam_weights,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Bank
 from fgvce_jax.config import SearchConfig
@@ -22,9 +23,6 @@ from fgvce_jax.heads import searchable
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.partition import contributions as cell_contributions
 from fgvce_jax.search import edited_cells
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 DEFAULT_SEARCH = SearchConfig()
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.methods.scores import image_gradients
+from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.spec import with_activation
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
 
 
 @jax.custom_vjp

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.methods.scores import image_gradients
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier
 
 
 def _middle(steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,17 +4,13 @@ BMVC 2018)."""
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from fgvce_jax.methods.scores import check_chunk
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key
-
-    from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier
 
 
 def shifted_upsampling(size: int, grid: int, shift: Int[Array, ""]) -> Float[Array, "size grid"]:

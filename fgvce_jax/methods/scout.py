@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.fgvce import with_sp
 from fgvce_jax.models.classifier import Classifier
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 def highest_probability(logits: Float[Array, "K"]) -> Float[Array, ""]:

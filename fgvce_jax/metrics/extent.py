@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.metrics.maps import at_pixels
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 
 class Extent(NamedTuple):

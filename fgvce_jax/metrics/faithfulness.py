@@ -8,19 +8,16 @@ both are scored by the area under the class's probability.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.blur import blurred
 from fgvce_jax.methods.scores import check_chunk
 from fgvce_jax.metrics.maps import at_pixels
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier
 
 SHARE = 0.018
 """Of the pixels, exchanged in one step: 56 steps at 224 x 224."""

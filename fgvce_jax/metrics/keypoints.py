@@ -6,14 +6,10 @@ al., ECCV 2022). Any method that makes edits can be measured.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def parts_in_cell(

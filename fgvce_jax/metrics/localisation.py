@@ -6,15 +6,13 @@ parts are known to the pixel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from fgvce_jax.metrics.maps import at_pixels
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float
 
 
 class Localisation(NamedTuple):

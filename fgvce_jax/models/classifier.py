@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from fgvce_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float
-
 
 _STATIC = {"static": True}
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.classifier import Classifier
@@ -21,9 +21,6 @@ from fgvce_jax.models.spec import (
     ModelSpec,
     template,
 )
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 # Around a network: Lightning modules, DataParallel, torch.compile, wrappers of people's own.
 PREFIXES = {"model", "module", "resnet", "vgg", "net", "network", "backbone", "_orig_mod"}

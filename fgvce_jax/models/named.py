@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.spec import ModelSpec, require_spec, template
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Array
 
 
 def _name(path: Any, spec: ModelSpec) -> str:

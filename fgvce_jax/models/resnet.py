@@ -6,14 +6,12 @@ ResNet-50 is torchvision's variant, which strides in the 3x3 convolution of a bo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flax import nnx
+from jaxtyping import Array, Float
 
 from fgvce_jax.models.layers import Activation, MaxPool, batch_norm, conv
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float
 
 
 def _downsample(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:

@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Key
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead, Dense, PooledLinear
@@ -18,9 +19,6 @@ from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.layers import Chain, ChainHead
 from fgvce_jax.models.resnet import resnet50_units, small_resnet_units
 from fgvce_jax.models.vgg import vgg_units
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Key
 
 ARCHITECTURES = ("small_resnet", "resnet50", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -20,12 +21,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
-    from matplotlib.axes import Axes
+from fgvce_jax.data.example import Dataset
+from fgvce_jax.results import RunResults
 
-    from fgvce_jax.data.example import Dataset
-    from fgvce_jax.results import RunResults
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ORANGE, BLUE = "#e8590c", "#1580c4"
 COLORMAPS = {

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 import pyarrow.compute as pc
+from jaxtyping import Float, UInt8
 from PIL import Image
 
+from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError
 from fgvce_jax.gallery import OWN, listed
 from fgvce_jax.methods import explains
@@ -28,12 +30,7 @@ from fgvce_jax.report.figures import (
 )
 from fgvce_jax.results import RunResults, read_run, whole_file
 
-if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
-
-    from fgvce_jax.data.example import Dataset
-
-    View = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]]
+View = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]]
 
 _SHOWN_PAIRS = 8
 _SHOWN_SKIPPED = 50

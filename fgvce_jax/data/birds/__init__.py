@@ -9,11 +9,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from fgvce_jax.data.birds.renderer import KEYPOINT_NAMES, Rendered, render
 from fgvce_jax.data.birds.species import (
@@ -26,9 +26,6 @@ from fgvce_jax.data.birds.species import (
 )
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError
-
-if TYPE_CHECKING:
-    from jaxtyping import UInt8
 
 __all__ = [
     "CLASSES",

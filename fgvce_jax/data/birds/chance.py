@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int
 
 LEAVES = 3  # that may hang in front of the bird
 BACKDROPS = 8  # palettes of the background, listed in `renderer`

@@ -6,10 +6,11 @@ origin in the middle of the body, the head towards +x, +y downwards, the body ab
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.data.birds import species as sp
 from fgvce_jax.data.birds.canvas import Canvas, mix, plane, ramp
@@ -23,9 +24,6 @@ from fgvce_jax.data.birds.shapes import (
     taper,
     to_frame,
 )
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
 
 ROTATION = 0.15  # of the whole bird, radians either way
 HEAD_TILT = 0.35  # radians either way

@@ -8,19 +8,17 @@ two pictures that differ only where their parts differ.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.data.birds import parts
 from fgvce_jax.data.birds.canvas import NOTHING, Canvas, mix, plane, ramp
 from fgvce_jax.data.birds.chance import Chance, draw
 from fgvce_jax.data.birds.shapes import Points, bend, disc, to_frame
 from fgvce_jax.data.birds.species import CLASSES, PART_NAMES
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float, Int
 
 KEYPOINT_NAMES = tuple(parts.KEYPOINTS)
 

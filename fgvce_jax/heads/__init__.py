@@ -1,0 +1,17 @@
+"""What follows the last convolutional stage, in the shape the search needs."""
+
+from fgvce_jax.heads.base import AdditiveHead, SearchHead
+from fgvce_jax.heads.calm import CalmHead
+from fgvce_jax.heads.dense import Dense
+from fgvce_jax.heads.direct import Direct, searchable
+from fgvce_jax.heads.pooled import PooledLinear
+
+__all__ = [
+    "AdditiveHead",
+    "CalmHead",
+    "Dense",
+    "Direct",
+    "PooledLinear",
+    "SearchHead",
+    "searchable",
+]

@@ -1,0 +1,60 @@
+"""The head of CALM: the deciding cell as a latent variable (Kim et al., ICCV 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+LEAST_ATTENTION = 1e-6
+"""Added to every cell's attention: where no cell has any, all have the same."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class CalmHead:
+    """The head of CALM (Kim et al., ICCV 2021), searched by whole passes.
+
+    It maps cells [..., n, n, C] to log p(y | x) [..., K], which are logits: their softmax is
+    p(y | x) = sum_z p(y | x, z) p(z | x), with the deciding cell z a latent variable.
+
+    Attributes:
+        kernel: Of p(y | x, z) = softmax_y(h_z kernel + bias), a 1x1 convolution, [C, K].
+        bias: [K].
+        attention_kernel: Of p(z | x), ReLU(h_z attention_kernel + attention_bias) divided by its
+            sum over the cells, [C, 1].
+        attention_bias: [1].
+    """
+
+    kernel: Float[Array, "C K"]
+    bias: Float[Array, "K"]
+    attention_kernel: Float[Array, "C 1"]
+    attention_bias: Float[Array, "1"]
+
+    @classmethod
+    def create(cls, key: Key[Array, ""], channels: int, num_classes: int) -> CalmHead:
+        """Fresh weights: Glorot uniform kernels, biases 0 and, for the attention, 1.
+
+        The attention starts above 0, since a cell without any gets no gradient.
+        """
+        glorot = jax.nn.initializers.glorot_uniform()
+        for_class, for_attention = jax.random.split(key)
+        return cls(
+            kernel=glorot(for_class, (channels, num_classes)),
+            bias=jnp.zeros(num_classes),
+            attention_kernel=glorot(for_attention, (channels, 1)),
+            attention_bias=jnp.ones(1),
+        )
+
+    def joint(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch n n K"]:
+        """log p(y, z | x)."""
+        attention = jax.nn.relu(cells @ self.attention_kernel + self.attention_bias)
+        attention = attention + LEAST_ATTENTION
+        log_attention = jnp.log(attention / attention.sum((-3, -2), keepdims=True))
+        return jax.nn.log_softmax(cells @ self.kernel + self.bias) + log_attention
+
+    def __call__(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch K"]:
+        """log p(y | x)."""
+        return jax.nn.logsumexp(self.joint(cells), axis=(-3, -2))
