@@ -18,7 +18,7 @@ from rich.progress import (
 console = Console(stderr=True, highlight=False)
 
 
-def say(message: str) -> None:
+def notify(message: str) -> None:
     """One line for the user, beside the bars."""
     console.print(message, markup=False, soft_wrap=True)
 

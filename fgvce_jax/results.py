@@ -36,7 +36,7 @@ from jaxtyping import Float, Int
 
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.explain import Explanation
-from fgvce_jax.progress import say
+from fgvce_jax.progress import notify
 
 FORMAT = "fgvce-run/1"
 CORE_MAPS = ("invariant", "dominant", "contributions_before", "contributions_after")
@@ -334,7 +334,7 @@ class Run:
         if not worth_keeping or (hopeless and not self.resumed):
             self.undo()
         elif isinstance(error, Unfinished):
-            say(f"{self.folder}: what was written is whole, and running again continues from it")
+            notify(f"{self.folder}: what was written is whole, and running again continues from it")
 
     @property
     def _new(self) -> bool:

@@ -34,7 +34,7 @@ from fgvce_jax.gallery import EXHAUSTIVE, check_methods, gallery
 from fgvce_jax.heads import searchable
 from fgvce_jax.memory import available_bytes, program_bytes
 from fgvce_jax.models import Classifier, open_classifier
-from fgvce_jax.progress import say, stage
+from fgvce_jax.progress import notify, stage
 from fgvce_jax.report import write_report
 from fgvce_jax.results import (
     Record,
@@ -60,7 +60,7 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         run = open_run(folder, asdict(config))
         processes.part()
         if (folder / "run.json").exists() and not run.resumed:
-            say(f"{folder}: this run is finished; doing it again")
+            notify(f"{folder}: this run is finished; doing it again")
     else:
         resumed = parts_done(folder)
         processes.part()
@@ -89,7 +89,7 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
             for start in range(0, count, config.part_size)
         ]
         if run.resumed and processes.primary:
-            say(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
+            notify(f"{folder}: continuing, {len(run.resumed)} of {len(parts)} parts are done")
         predictor = Predictor(clf, config.batch_size)
         path = Path(config.bank_file or folder / "bank.npz")
         bank, skipped = _bank(config, clf, references, inputs, path, keep=processes.primary)
@@ -207,7 +207,7 @@ def _bank(
         try:
             kept = load_bank(path, key)
         except InputError as error:
-            say(f"{error}; building it again")
+            notify(f"{error}; building it again")
     bank, skipped = kept or _build_bank(config, clf, references)
     if keep and not kept:
         with whole_file(path) as file:
@@ -217,10 +217,10 @@ def _bank(
 
 def _say_what_is_lacking(bank: Bank, clf: Classifier) -> None:
     for k in bank.missing():
-        say(f"class {clf.class_names[k]}: no reference image is classified correctly")
+        notify(f"class {clf.class_names[k]}: no reference image is classified correctly")
     if few := _few_references(bank, clf):
         name, count = min(few.items(), key=itemgetter(1))
-        say(
+        notify(
             f"{len(few)} of {clf.num_classes} classes have fewer than {bank.config.per_class} "
             f"reference images, the fewest ({count}) {name}"
         )
@@ -238,7 +238,7 @@ def _build_bank(
     skipped = []
 
     def skip(error: UnreadableImage) -> None:
-        say(f"skipped reference {error}")
+        notify(f"skipped reference {error}")
         skipped.append({"id": error.id, "why": error.why})
 
     load = image_loader(
@@ -415,7 +415,7 @@ class Explainer:
 
         def skip(error: UnreadableImage) -> None:
             i = self.dataset.ids.index(error.id)
-            say(f"skipped {error}")
+            notify(f"skipped {error}")
             found[i] = Record(i, error.id, int(self.dataset.labels[i]), "skipped", why=error.why)
             advance(1)
 

@@ -43,7 +43,7 @@ from fgvce_jax.models import (
     save_classifier,
 )
 from fgvce_jax.models.spec import require_spec
-from fgvce_jax.progress import say, stage
+from fgvce_jax.progress import notify, stage
 
 _CONFIG, _LOG = "train.json", "log.jsonl"
 
@@ -285,7 +285,7 @@ def _say_once() -> Callable[[UnreadableImage], None]:
     def on_skip(error: UnreadableImage) -> None:
         if error.id not in said:
             said.add(error.id)
-            say(f"skipped {error}")
+            notify(f"skipped {error}")
 
     return on_skip
 
@@ -422,7 +422,7 @@ def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Cla
     state = out.with_name(f".{out.name}.training")
     if _is_finished(config, out):
         shutil.rmtree(state, ignore_errors=True)
-        say(f"{out}: this training is finished")
+        notify(f"{out}: this training is finished")
         return load_classifier(out)
     _check_same(config, state)
     train_set, test_set = (_open(config.data, split) for split in ("train", "test"))
@@ -467,7 +467,7 @@ def _epochs(
     with _checkpoints(folder) as checkpoints:
         state, history = _restore(checkpoints, state)
         if history:
-            say(f"continuing after epoch {len(history)} of {config.epochs}")
+            notify(f"continuing after epoch {len(history)} of {config.epochs}")
         for epoch in range(len(history), config.epochs):
             start = time.perf_counter()
             stream = training_batches(
@@ -507,7 +507,7 @@ def _epochs(
                 )
             )
             _save(checkpoints, state, history)
-            say(_line(history[-1], config.epochs))
+            notify(_line(history[-1], config.epochs))
     return state.classifier, history
 
 

@@ -18,7 +18,7 @@ from fgvce_jax.data.cub import CubBuilder
 from fgvce_jax.data.dogs import DogsBuilder
 from fgvce_jax.data.records import RecordsBuilder
 from fgvce_jax.errors import InputError, Unfinished
-from fgvce_jax.progress import console, say
+from fgvce_jax.progress import console, notify
 
 BUILDERS: dict[str, type[RecordsBuilder]] = {"cub": CubBuilder, "dogs": DogsBuilder}
 
@@ -83,11 +83,11 @@ def prepare(
             ) from error
     notes = builder.info.metadata["notes"]
     for note in notes[:_NOTES_SHOWN]:
-        say(note)
+        notify(note)
     if len(notes) > _NOTES_SHOWN:
-        say(f"... and {len(notes) - _NOTES_SHOWN} more such lines, kept in metadata.json")
+        notify(f"... and {len(notes) - _NOTES_SHOWN} more such lines, kept in metadata.json")
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
-    say(f"{folder}: {', '.join(f'{n} {split} images' for split, n in counts.items())}")
+    notify(f"{folder}: {', '.join(f'{n} {split} images' for split, n in counts.items())}")
     return folder
 
 
@@ -98,9 +98,9 @@ def _check_kept(folder: Path, builder: RecordsBuilder) -> None:
     if given not in (None, kept["keypoint_digest"]):
         how = "with another keypoint file" if kept["keypoint_names"] else "without keypoints"
         raise InputError(f"{folder}: prepared {how}; expected another --to, or this folder removed")
-    say(f"{folder}: prepared already")
+    notify(f"{folder}: prepared already")
     if kept["unreadable"]:
-        say(
+        notify(
             f"{len(kept['unreadable'])} of its images were absent or could not be decoded then; "
             "remove the folder to prepare it again"
         )
