@@ -1,6 +1,7 @@
-"""FG-VCE: why an image classifier said P and not Q, down to the part of the object."""
+"""FG-VCE: why an image classifier predicts P and not Q, down to the part of the object."""
 
-from fgvce_jax.bank import Bank, build_bank
+from fgvce_jax.bank import Bank, Candidates, build_bank
+from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.contrast import contrastive_maps
 from fgvce_jax.errors import InputError
 from fgvce_jax.explain import Explanation, explain
@@ -14,6 +15,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AdditiveHead",
     "Bank",
+    "BankConfig",
+    "Candidates",
     "Classifier",
     "Counterfactual",
     "Dense",
@@ -21,6 +24,7 @@ __all__ = [
     "Explanation",
     "InputError",
     "PooledLinear",
+    "SearchConfig",
     "build_bank",
     "contrastive_maps",
     "contributions",

@@ -1,4 +1,4 @@
-"""The candidate bank: the cells of reference images that speak most for their class (S_U)."""
+"""The candidate bank: the cells of reference images that contribute most to their class (S_U)."""
 
 from __future__ import annotations
 
@@ -20,118 +20,158 @@ from fgvce_jax.checks import (
     check_labelled,
     check_labels,
     check_logits,
-    checked_features,
 )
-from fgvce_jax.config import BankConfig
+from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, cells_of
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 
 Loader = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Any]]]
 
 
+class Candidates(NamedTuple):
+    """The candidate cells of a batch, as they travel to the device: G groups of N places.
+
+    For one image, `serving` takes its group out of them, and the axes G and B are gone.
+
+    Attributes:
+        cells: float32 [G, N, C].
+        norms: Their Euclidean lengths, float32 [G, N].
+        prepared: The head's part of the work on them, done in advance; leading axes [G, N], or
+            None.
+        valid: Which places hold a candidate, bool [G, N].
+        group: The group that serves each image, int32 [B]; -1 where none does.
+    """
+
+    cells: Float[Array, "*G N C"]
+    norms: Float[Array, "*G N"]
+    prepared: Any
+    valid: Bool[Array, "*G N"]
+    group: Int[Array, "*B"]
+
+    def serving(self, group: Int[Array, ""]) -> Candidates:
+        """The candidates of one group; `group` may be traced."""
+        # One group that serves everyone is used where it lies: it can be very large.
+        one = 0 if len(self.cells) == 1 else jnp.maximum(group, 0)
+        held = jax.tree.map(lambda leaf: jnp.asarray(leaf)[one], self[:-1])
+        return Candidates(*held, group)._replace(valid=held[-1] & (group >= 0))
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """Candidate cells in G groups of N places; a group serves one class, or all (G = 1).
+    """Candidate cells and their provenance, in G groups of N places.
 
-    Candidates of a group are ordered image by image, in dataset order, an image's best cell
-    first. Places beyond what the references gave are not `valid`.
+    A group serves one class, or with `reference="all"` every class (G = 1). Its candidates are
+    ordered image by image, in dataset order, an image's best cell first. Places beyond those are
+    not `valid`.
 
     The arrays are NumPy's, in the host's memory; `jax.device_put(bank)` keeps them on an
     accelerator instead, where they would otherwise travel with every batch.
 
     Attributes:
-        cells: float32 [G, N, C].
-        norms: Their Euclidean lengths, float32 [G, N].
-        prepared: What the head computes of them in advance, leading axes [G, N], or None.
-        valid: Which places hold a candidate, bool [G, N].
-        image: Index of the reference image each came from, int32 [G, N]; -1 where not valid.
+        cells, norms, prepared, valid: As in `Candidates`.
+        group: The group that serves each class, int32 [K]; -1 where the class has no reference.
+        image: Index of the reference image each candidate came from, int32 [G, N]; -1 where not
+            valid.
         cell: Its cell in that image, row-major, int32 [G, N]; -1 where not valid.
         references: Reference images found for each class, int32 [K].
-        config: The options it was built with.
+        config: The options it was built with, `sigma` among them.
     """
 
-    cells: Float[Array, "G N C"]
-    norms: Float[Array, "G N"]
+    cells: Float[Any, "G N C"]
+    norms: Float[Any, "G N"]
     prepared: Any
-    valid: Bool[Array, "G N"]
-    image: Int[Array, "G N"]
-    cell: Int[Array, "G N"]
-    references: Int[Array, "K"]
+    valid: Bool[Any, "G N"]
+    group: Int[Any, "K"]
+    image: Int[Any, "G N"]
+    cell: Int[Any, "G N"]
+    references: Int[Any, "K"]
     config: BankConfig = field(metadata={"static": True})
 
-    def group(self, target: Int[Array, "*B"]) -> Int[Array, "*B"]:
-        """The group whose candidates serve a target, or each of many."""
-        return target * 0 if self.config.reference == "all" else target
-
-    def candidates(self, group: Int[Array, ""]) -> tuple[Array, Array, Any, Array]:
-        """A group's (cells [N, C], norms [N], prepared, valid [N]); `group` may be traced."""
-        held = (self.cells, self.norms, self.prepared, self.valid)
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[group], held)
-
-    def select(self, targets: Int[np.ndarray, "B"]) -> tuple[Bank, Int[np.ndarray, "B"]]:
-        """What a batch needs: a bank of at most B groups, and the one that serves each target.
+    def for_targets(self, targets: Int[Any, "B"]) -> Candidates:
+        """The candidates that a batch needs, at most B groups, and the group of each target.
 
         So a batch costs the memory of its own candidates, not of every class's. The number of
-        groups depends on B alone (min(B, G)), for the sake of one compilation.
+        groups depends on B alone (min(B, G)), for the sake of one compilation. Where the targets
+        are traced, all groups are passed on.
         """
-        groups = self.group(np.asarray(targets))
-        if len(self.cells) <= len(groups):
-            return self, groups
-        needed, position = np.unique(groups, return_inverse=True)
-        needed = pad_batch(needed, len(groups))
-        served = {
-            name: jax.tree.map(lambda leaf: leaf[needed], getattr(self, name))
-            for name in ("cells", "norms", "prepared", "valid", "image", "cell")
-        }
-        return replace(self, **served), position.astype(np.int32)
+        held = (self.cells, self.norms, self.prepared, self.valid)
+        if isinstance(targets, jax.core.Tracer):
+            return Candidates(*held, jnp.asarray(self.group)[targets])
+        groups = np.asarray(self.group)[targets]
+        if len(self.cells) > len(groups):
+            needed, position = np.unique(groups, return_inverse=True)
+            needed = pad_batch(np.maximum(needed, 0), len(groups))
+            held = jax.tree.map(lambda leaf: leaf[needed], held)
+            groups = np.where(groups < 0, -1, position).astype(np.int32)
+        return Candidates(*held, groups)
+
+    def provenance(self, target: int) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]:
+        """(image, cell) of each candidate for a target; -1 where there is none."""
+        group = int(self.group[target])
+        if group < 0:
+            return (np.full(self.image.shape[1], -1, np.int32),) * 2
+        return np.asarray(self.image[group]), np.asarray(self.cell[group])
 
     def missing(self) -> list[int]:
         """Classes that cannot be a target, for want of a correctly classified reference."""
-        if self.config.reference == "all" and np.any(self.references):
-            return []
-        return np.flatnonzero(np.asarray(self.references) == 0).tolist()
+        return np.flatnonzero(np.asarray(self.group) < 0).tolist()
+
+    def check(self, clf: Classifier, config: SearchConfig) -> None:
+        """Raise InputError unless the bank was built for such a classifier and such a search."""
+        if len(self.references) != clf.num_classes:
+            raise InputError(
+                f"bank: built for {len(self.references)} classes, the classifier has "
+                f"{clf.num_classes}"
+            )
+        if self.config.sigma != config.sigma:
+            raise InputError(
+                f"bank: built with sigma {self.config.sigma}, the search has {config.sigma}; "
+                f"expected the same (build_bank(..., BankConfig(sigma={config.sigma})))"
+            )
 
 
-@partial(jax.jit, static_argnames=("top_m", "sigma"))
+def check_candidates(candidates: Candidates, head: SearchHead, channels: int) -> None:
+    """Raise InputError unless the candidates have as many channels and were prepared for `head`."""
+    if candidates.cells.shape[-1] != channels:
+        raise InputError(
+            f"bank: built for {candidates.cells.shape[-1]} channels, the classifier has {channels}"
+        )
+    expected = jax.eval_shape(head.prepare, candidates.cells)
+    ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (candidates.prepared, expected))
+    if ours != theirs:
+        raise InputError("bank: prepared for another kind of head than the classifier's")
+
+
+@partial(jax.jit, static_argnames="config")
 def best_cells(
     head: SearchHead,
     cells: Float[Array, "B n n C"],
-    labels: Int[Array, "B"],
-    *,
-    top_m: int | None,
-    sigma: float,
+    labels: Int[Any, "B"],
+    config: BankConfig,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B m"], Float[Array, "B m C"]]:
     """Each image's logits; the indices of the m cells that are best for its label; those cells."""
     n = cells.shape[1]
-    kernels = gaussian_kernels(n, sigma)
+    kernels = gaussian_kernels(n, config.sigma)
 
     def one(cells, label):
         rows = head.rows(cells)
         scores = row_contributions(head, rows, label, kernels)
-        _, index = jax.lax.top_k(scores, top_m or n * n)
+        _, index = jax.lax.top_k(scores, config.top_m or n * n)
         return head.logits(rows), index, cells.reshape(n * n, -1)[index]
 
     with jax.default_matmul_precision("highest"):
         return jax.vmap(one)(cells, labels)
 
 
-@jax.jit
-def _features(clf: Classifier, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
-    return checked_features(clf, images)
-
-
 def build_bank(
     clf: Classifier,
-    images: Float[Array, "M H W 3"] | Loader,
-    labels: Int[Array, "M"],
-    per_class: int = 20,
-    top_m: int | None = 10,
+    images: Float[np.ndarray, "M H W 3"] | Loader,
+    labels: Int[np.ndarray, "M"],
+    config: BankConfig = BankConfig(),
     *,
-    sigma: float = 0.8,
-    reference: str = "class",
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Bank:
@@ -146,10 +186,7 @@ def build_bank(
             yields batches (indices [b], images [b, H, W, 3]) in that order, leaving out what it
             cannot read.
         labels: The correct class of each.
-        per_class: Reference images wanted of each class (|U|); a class with fewer uses them all.
-        top_m: Cells kept of each image; None keeps all n^2.
-        sigma: Width of the contribution masks, in cells.
-        reference: "class" or "all", see `BankConfig`.
+        config: How many references and cells, and how they are chosen; see `BankConfig`.
         batch_size: Images in one forward pass.
         advance: Told after every batch how many references it gave.
 
@@ -164,38 +201,53 @@ def build_bank(
         load = images
     else:
         images = np.asarray(images)
-        check_labelled(images, labels, clf)
+        check_labelled(images, labels, clf.image_size, clf.num_classes)
         load = partial(_load_array, images, batch_size)
-    config = BankConfig(per_class, top_m, reference)
+    if config.sigma is None:
+        config = replace(config, sigma=SearchConfig.sigma)
     head = searchable(clf.head)
 
-    unread = {k: np.flatnonzero(labels == k).tolist() for k in range(clf.num_classes)}
+    unread = {int(k): np.flatnonzero(labels == k).tolist() for k in np.unique(labels)}
     found: dict[int, list[_Reference]] = {k: [] for k in unread}
-    while wanted := _next_round(unread, found, per_class):
+    while wanted := _next_round(unread, found, config.per_class):
         for indices, batch in load(np.array(wanted)):
-            batch = np.asarray(batch)
-            check_images(batch, clf.image_size)
-            cells = _features(clf, pad_batch(batch, batch_size))
-            if top_m is not None and not 0 < top_m <= cells.shape[1] ** 2:
-                raise InputError(f"top_m {top_m}: expected 1 to {cells.shape[1] ** 2} cells")
-            wanted_labels = pad_batch(labels[indices], batch_size)
-            logits, index, best = jax.device_get(
-                best_cells(head, cells, wanted_labels, top_m=top_m, sigma=sigma)
+            given = labels[indices]
+            references = _references(
+                clf, head, np.asarray(batch), given, indices, config, batch_size
             )
-            logits = logits[: len(indices)]
-            check_logits("reference image", indices, logits)
-            correct = logits.argmax(-1) == labels[indices]
-            for b, i in enumerate(indices.tolist()):
-                if correct[b]:
-                    found[int(labels[i])].append(_Reference(i, index[b], best[b]))
-            advance(int(correct.sum()))
-    return _assemble(head, list(found.values()), config)
+            for label, reference in references:
+                found[label].append(reference)
+            advance(len(references))
+    return _assemble(head, found, clf.num_classes, config)
+
+
+def _references(
+    clf: Classifier,
+    head: SearchHead,
+    images: Float[np.ndarray, "b H W 3"],
+    labels: Int[np.ndarray, "b"],
+    indices: Int[np.ndarray, "b"],
+    config: BankConfig,
+    batch_size: int,
+) -> list[tuple[int, _Reference]]:
+    """The (class, reference) of every image of a batch that is classified correctly."""
+    check_images(images, clf.image_size)
+    cells = cells_of(clf, pad_batch(images, batch_size))
+    if config.top_m is not None and config.top_m > cells.shape[1] ** 2:
+        raise InputError(f"top_m {config.top_m}: expected 1 to {cells.shape[1] ** 2} cells")
+    logits, cell, best = jax.device_get(
+        best_cells(head, cells, pad_batch(labels, batch_size), config)
+    )
+    logits = logits[: len(labels)]
+    check_logits("reference image", indices, logits)
+    correct = np.flatnonzero(logits.argmax(-1) == labels)
+    return [(int(labels[b]), _Reference(int(indices[b]), cell[b], best[b])) for b in correct]
 
 
 class _Reference(NamedTuple):
     image: int
-    index: np.ndarray  # [m]
-    cells: np.ndarray  # [m, C]
+    cell: Int[np.ndarray, "m"]
+    cells: Float[np.ndarray, "m C"]
 
 
 def _next_round(unread: dict[int, list[int]], found: dict[int, list], per_class: int) -> list[int]:
@@ -222,29 +274,41 @@ def pad_batch(array: np.ndarray, batch_size: int) -> np.ndarray:
     return np.concatenate([array, np.repeat(array[-1:], short, axis=0)]) if short > 0 else array
 
 
-def _assemble(head: SearchHead, found: list[list[_Reference]], config: BankConfig) -> Bank:
-    references = np.array([len(class_found) for class_found in found], np.int32)
-    if not references.any():
+def _assemble(
+    head: SearchHead, found: dict[int, list[_Reference]], num_classes: int, config: BankConfig
+) -> Bank:
+    """The bank of the references found; its size follows them, not what was asked for."""
+    found = {k: references for k, references in found.items() if references}
+    if not found:
         raise InputError("reference images: none is classified correctly, expected at least one")
-    groups = [list(chain(*found))] if config.reference == "all" else found
-    m, channels = next(ref for group in groups for ref in group).cells.shape
-    size = (len(found) if config.reference == "all" else 1) * config.per_class * m
+    group = np.full(num_classes, -1, np.int32)
+    groups = list(found.values())
+    if config.reference == "all":
+        groups, group[:] = [list(chain(*groups))], 0
+    else:
+        group[list(found)] = np.arange(len(found))
+    m, channels = groups[0][0].cells.shape
+    size = max(map(len, groups)) * m
 
     cells = np.zeros((len(groups), size, channels), np.float32)
     image = np.full((len(groups), size), -1, np.int32)
     cell = np.full((len(groups), size), -1, np.int32)
-    for g, group in enumerate(groups):
-        for r, ref in enumerate(group):
+    for g, references in enumerate(groups):
+        for r, reference in enumerate(references):
             places = slice(r * m, (r + 1) * m)
-            cells[g, places], image[g, places], cell[g, places] = ref.cells, ref.image, ref.index
+            cells[g, places], cell[g, places] = reference.cells, reference.cell
+            image[g, places] = reference.image
+    counts = np.zeros(num_classes, np.int32)
+    counts[list(found)] = [len(references) for references in found.values()]
     return Bank(
         cells=cells,
         norms=np.linalg.norm(cells, axis=-1),
         prepared=jax.device_get(_prepare(head, cells)),
         valid=image >= 0,
+        group=group,
         image=image,
         cell=cell,
-        references=references,
+        references=counts,
         config=config,
     )
 

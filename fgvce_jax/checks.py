@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
-from fgvce_jax.models.classifier import Classifier
 
 
 def check_images(images: np.ndarray, size: int) -> None:
@@ -38,10 +37,12 @@ def check_labels(labels: np.ndarray, num_classes: int) -> None:
         raise InputError(f"label {outside[0]}: expected 0 to {num_classes - 1}")
 
 
-def check_labelled(images: np.ndarray, labels: np.ndarray, clf: Classifier) -> None:
-    """Raise InputError unless `clf` takes the images, and each has a label that `clf` knows."""
-    check_images(images, clf.image_size)
-    check_labels(labels, clf.num_classes)
+def check_labelled(
+    images: np.ndarray, labels: np.ndarray, image_size: int, num_classes: int
+) -> None:
+    """Raise InputError unless the images fit a classifier, and each has a label of its classes."""
+    check_images(images, image_size)
+    check_labels(labels, num_classes)
     if len(images) != len(labels):
         raise InputError(f"labels: expected {len(images)}, one per image, got {len(labels)}")
 
@@ -79,12 +80,3 @@ def check_cells(head: Callable[[Any], Any], cells: Float[Array, "n n C"]) -> int
     if len(logits.shape) != 1:
         raise InputError(f"head: expected logits [K] of one feature map, got {list(logits.shape)}")
     return logits.shape[0]
-
-
-def checked_features(clf: Classifier, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
-    """`clf.features(images)`; InputError unless its head makes `num_classes` logits of them."""
-    cells = clf.features(images)
-    num_classes = check_cells(clf.head, jax.ShapeDtypeStruct(cells.shape[1:], cells.dtype))
-    if num_classes != clf.num_classes:
-        raise InputError(f"head: expected {clf.num_classes} classes' logits, got {num_classes}")
-    return cells

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from fgvce_jax.errors import InputError
@@ -81,16 +82,19 @@ class BankConfig:
         per_class: Correctly classified reference images of each class (|U|).
         top_m: Cells kept of each, those that contribute most; None keeps all.
         reference: "class" offers the cells of the target class, "all" those of every class.
+        sigma: Width of the Gaussian masks that the cells are chosen with, in cells; 0 masks single
+            cells. None is the search's own, and the two have to agree.
     """
 
     per_class: int = 20
     top_m: int | None = 10
     reference: Literal["class", "all"] = "class"
+    sigma: float | None = None
 
     def __post_init__(self):
         _at_least(self, 1, "per_class", "top_m")
-        if self.reference not in ("class", "all"):
-            raise InputError(f"reference: expected class or all, got {self.reference!r}")
+        _at_least(self, 0, "sigma")
+        _one_of(self, "reference", ("class", "all"))
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,16 @@ class SearchConfig:
     """The counterfactual search.
 
     Attributes:
-        sigma: Width of the Gaussian contribution masks, in cells, for the bank as well; 0 masks
-            single cells.
+        sigma: Width of the Gaussian contribution masks, in cells; 0 masks single cells ("without
+            SP" in the paper's tables).
         max_iterations: Most edits of one image.
         lambda_sim: Weight of the cosine similarity of a cell and its replacement.
         lambda_cls: Weight of the target class's log-probability.
+        evidence: The query cell is the one that contributes most to the class predicted now
+            ("predicted", the paper's reading), or to that class's lead over the target ("margin").
+            The contrastive maps are weighted by the same.
+        shortlist: Candidates tried in an edit, those most similar to the query cell; None tries
+            all. It divides the cost of an edit for heads that are searched by whole passes.
         chunk: Images searched together on a device; the others wait their turn. A chunk takes as
             long as its longest search, so 1 wastes no work and a large one keeps a GPU busy. By
             default 1 on a CPU and the whole batch elsewhere.
@@ -112,11 +121,15 @@ class SearchConfig:
     max_iterations: int = 100
     lambda_sim: float = 1.0
     lambda_cls: float = 1.0
+    evidence: Literal["predicted", "margin"] = "predicted"
+    shortlist: int | None = None
     chunk: int | None = None
 
     def __post_init__(self):
         _at_least(self, 0, "sigma")
-        _at_least(self, 1, "max_iterations", "chunk")
+        _at_least(self, 1, "max_iterations", "shortlist", "chunk")
+        _finite(self, "sigma", "lambda_sim", "lambda_cls")
+        _one_of(self, "evidence", ("predicted", "margin"))
 
 
 @dataclass(frozen=True)
@@ -157,10 +170,8 @@ class ExplainConfig:
         pairs: "misclassified" asks of every mistake why it is P and not the correct class Q;
             "confusion" asks of every correctly classified image why it is P and not Q, the class
             that the model confuses most with P over the split.
-        methods: Other methods whose maps stand beside each explanation: gbp, ig, rise, ep, gradcam,
-            gradcampp, scorecam, layercam, fgcam, calm, ce, scout, cce, cve, cve_semantic,
-            contributions, and fgvce, whose own maps stand in their row. In a list, or with commas
-            between them.
+        methods: Other methods whose maps stand beside each explanation, by their names in
+            `fgvce_jax.methods.METHODS`: in a list, or with commas between them.
         bank_file: Where the bank is kept, as .npz; by default in the run's folder. Runs whose
             classifier, references and bank options are the same may share one.
     """
@@ -181,6 +192,12 @@ class ExplainConfig:
 
     def __post_init__(self):
         _at_least(self, 1, "limit", "batch_size", "part_size")
+        if self.bank.sigma is None:
+            object.__setattr__(self, "bank", replace(self.bank, sigma=self.search.sigma))
+        elif self.bank.sigma != self.search.sigma:
+            raise InputError(
+                f"bank.sigma: expected the search's, {self.search.sigma}, got {self.bank.sigma}"
+            )
         if isinstance(self.methods, str):
             names = tuple(name.strip() for name in self.methods.split(",") if name.strip())
             object.__setattr__(self, "methods", names)
@@ -191,6 +208,18 @@ def _at_least(config: Any, least: float, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise InputError(f"{name}: expected {least} or more, got {value}")
+
+
+def _finite(config: Any, *names: str) -> None:
+    for name in names:
+        if not math.isfinite(getattr(config, name)):
+            raise InputError(f"{name}: expected a finite number, got {getattr(config, name)}")
+
+
+def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in choices:
+        raise InputError(f"{name}: expected {' or '.join(choices)}, got {value!r}")
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:

@@ -1,4 +1,5 @@
-"""Contrastive maps: what spoke for P, and what decides for Q (FG-VCE, Section 3.3, Eq. 10-11)."""
+"""Contrastive maps: the evidence for P that is replaced, and that for Q which replaces it (FG-VCE,
+Section 3.3, Eq. 10-11)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.partition import contributions
 
@@ -39,7 +41,7 @@ def contrastive_maps(
     after: Float[Array, "n n C"],
     predicted: int | Int[Array, ""],
     target: int | Int[Array, ""],
-    sigma: float = 0.8,
+    config: SearchConfig = SearchConfig(),
 ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
     """The invariant map (Eq. 10) and the dominant map (Eq. 11), signed, at cell resolution.
 
@@ -47,9 +49,9 @@ def contrastive_maps(
         head: Cells [..., n, n, C] to logits [..., K].
         before: The image's feature map h0.
         after: The edited feature map h*.
-        predicted: The class P that the model said.
-        target: The class Q that is correct.
-        sigma: Width of the contribution masks, in cells.
+        predicted: P, the class that was predicted.
+        target: Q, the class that is correct.
+        config: The search's; `sigma` and `evidence` are used.
 
     Raises:
         InputError: Feature maps of two shapes, or what `contributions` cannot take.
@@ -57,9 +59,10 @@ def contrastive_maps(
     before, after = jnp.asarray(before), jnp.asarray(after)
     if before.shape != after.shape:
         raise InputError(f"after: expected {list(before.shape)} as before, got {list(after.shape)}")
+    margin = config.evidence == "margin"
     return weighted_difference(
         before,
         after,
-        contributions(head, before, predicted, sigma),
-        contributions(head, after, target, sigma),
+        contributions(head, before, predicted, config.sigma, against=target if margin else None),
+        contributions(head, after, target, config.sigma, against=predicted if margin else None),
     )

@@ -10,27 +10,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from fgvce_jax.bank import Bank, pad_batch
-from fgvce_jax.checks import check_labelled, check_logits, checked_features
+from fgvce_jax.bank import Bank, Candidates, check_candidates, pad_batch
+from fgvce_jax.checks import check_labelled, check_logits
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.contrast import weighted_difference
-from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, cells_of
 from fgvce_jax.partition import gaussian_kernels, row_contributions
-from fgvce_jax.search import cosine, edited_cells, search_rows
+from fgvce_jax.search import Problem, edited_cells, search
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why the model said P and not Q, for a batch; T = min(max_iterations, n^2).
+    """Why the prediction is P and not Q, for a batch; T = min(max_iterations, n^2).
 
     Attributes:
-        predicted: P, the class that the model says, int32 [B].
+        predicted: P, the class that is predicted, int32 [B].
         target: Q, the correct class, int32 [B].
         flipped: Whether the edited feature map is classified as Q, bool [B].
         num_edits: Replaced cells, int32 [B]; 0 where P = Q, and where the bank has no candidate.
@@ -39,10 +38,11 @@ class Explanation:
         edit_similarity: Cosine similarity of the two, float32 [B, T], 0 where unused.
         p_target: Probability of Q before the first edit and after each, float32 [B, T + 1]; the
             last value is repeated to the end.
-        contributions_before: What each cell adds to P in the image, [B, n, n], in [-1, 1].
-        contributions_after: What each cell adds to Q after the edits, [B, n, n], in [-1, 1].
-        invariant: Map of what spoke for P (Eq. 10), [B, n, n], signed.
-        dominant: Map of what decides for Q (Eq. 11), [B, n, n], signed.
+        contributions_before: Each cell's contribution to P in the image, [B, n, n], in [-1, 1]; of
+            `evidence="margin"`, to the logit of P less that of Q.
+        contributions_after: Each cell's contribution to Q (over P) after the edits, [B, n, n].
+        invariant: Map of the evidence for P that was replaced (Eq. 10), [B, n, n], signed.
+        dominant: Map of the evidence for Q that replaced it (Eq. 11), [B, n, n], signed.
     """
 
     predicted: Int[Array, "B"]
@@ -59,36 +59,22 @@ class Explanation:
     dominant: Float[Array, "B n n"]
 
 
-def explain_one(
-    head: SearchHead,
-    bank: Bank,
-    cells: Float[Array, "n n C"],
-    rows: Float[Array, "n*n D"],
-    target: Int[Array, ""],
-    group: Int[Array, ""],
-    config: SearchConfig,
-) -> Explanation:
-    """The explanation of one feature map and its rows, with the candidates of one bank group."""
+def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
+    """The explanation of one image."""
+    head, cells, target = problem.head, problem.cells, problem.target
     n = cells.shape[0]
     kernels = gaussian_kernels(n, config.sigma)
-    candidates, norms, prepared, valid = bank.candidates(group)
-    state = search_rows(
-        head,
-        rows,
-        target,
-        candidates,
-        prepared,
-        valid,
-        cosine(cells.reshape(n * n, -1), candidates, norms),
-        kernels,
-        config.max_iterations,
-        config.lambda_sim,
-        config.lambda_cls,
+    state, similarity = search(problem, config)
+    predicted = jnp.argmax(head.logits(problem.rows))
+    margin = config.evidence == "margin"
+    before, after = (
+        row_contributions(head, rows, of, kernels, against if margin else None).reshape(n, n)
+        for rows, of, against in (
+            (problem.rows, predicted, target),
+            (state.rows, target, predicted),
+        )
     )
-    predicted = jnp.argmax(head.logits(rows))
-    before = row_contributions(head, rows, predicted, kernels).reshape(n, n)
-    after = row_contributions(head, state.rows, target, kernels).reshape(n, n)
-    edited = edited_cells(cells, candidates, state.source)
+    edited = edited_cells(cells, problem.candidates.cells, state.source)
     invariant, dominant = weighted_difference(cells, edited, before, after)
     return Explanation(
         predicted=predicted,
@@ -97,7 +83,7 @@ def explain_one(
         num_edits=state.num_edits,
         edit_cell=state.edit_cell,
         edit_candidate=state.edit_candidate,
-        edit_similarity=state.edit_similarity,
+        edit_similarity=similarity,
         p_target=state.p_target,
         contributions_before=before,
         contributions_after=after,
@@ -106,108 +92,77 @@ def explain_one(
     )
 
 
-def explain_cells(
+def each_problem(
+    function: Callable[..., Any],
     head: SearchHead,
-    bank: Bank,
+    candidates: Candidates,
     cells: Float[Array, "B n n C"],
-    labels: Int[Array, "B"],
-    config: SearchConfig,
-    groups: Int[Array, "B"] | None = None,
-) -> Explanation:
-    """Explanations of a batch of feature maps, `config.chunk` of them searched together.
+    targets: Int[Array, "B"],
+    chunk: int | None,
+    *more: Any,
+) -> Any:
+    """`function` of every image's search problem (and of its rows of `more`), `chunk` together.
 
-    `groups` are the bank's groups that serve the labels, where `Bank.select` has numbered them.
+    By default one image after another on a CPU, where none waits for another's longer search, and
+    the whole batch elsewhere. Results gain a leading axis B.
     """
-    _check_bank(bank, head, cells.shape[-1])
-    groups = bank.group(labels) if groups is None else groups
-    chunk = config.chunk or (1 if jax.default_backend() == "cpu" else len(labels))
+    check_candidates(candidates, head, cells.shape[-1])
+    chunk = chunk or (1 if jax.default_backend() == "cpu" else len(targets))
+
+    def one(sample):
+        (*of_image, group), more = sample
+        return function(Problem(head, *of_image, candidates.serving(group)), *more)
+
     with jax.default_matmul_precision("highest"):
         # All at once: a dense head's first layer is large, and read once for the whole batch.
         rows = jax.vmap(head.rows)(cells)
-        return jax.lax.map(
-            lambda one: explain_one(head, bank, *one, config),
-            (cells, rows, labels, groups),
-            batch_size=min(chunk, len(labels)),
-        )
+        samples = (cells, rows, targets, candidates.group), more
+        return jax.lax.map(one, samples, batch_size=min(chunk, len(targets)))
 
 
-def _check_bank(bank: Bank, head: SearchHead, channels: int) -> None:
-    if bank.cells.shape[-1] != channels:
-        raise InputError(
-            f"bank: built for {bank.cells.shape[-1]} channels, the classifier has {channels}"
-        )
-    expected = jax.eval_shape(head.prepare, bank.cells)
-    ours, theirs = (jax.tree.map(jnp.shape, tree) for tree in (bank.prepared, expected))
-    if ours != theirs:
-        raise InputError("bank: prepared for another kind of head than the classifier's")
+@partial(jax.jit, static_argnames=("config", "devices"))
+def explain_cells(
+    head: SearchHead,
+    candidates: Candidates,
+    cells: Float[Array, "B n n C"],
+    targets: Int[Array, "B"],
+    *,
+    config: SearchConfig,
+    devices: tuple[jax.Device, ...],
+) -> Explanation:
+    """Explanations of a batch of feature maps, the batch split over the devices (B a multiple).
 
-
-def _sharded(function: Callable[..., Any], devices: tuple[jax.Device, ...]) -> Callable[..., Any]:
-    """`function`, the first two of its arguments whole on each device, the others split.
-
-    Every device runs its own loops to their own ends; nothing is exchanged.
+    Every device runs its own searches to their own ends; nothing is exchanged.
     """
     mesh = Mesh(np.array(devices), ("images",))
     split, whole = PartitionSpec("images"), PartitionSpec()
+
+    def local(head, groups, cells, targets, group):
+        return each_problem(
+            lambda problem: explain_one(problem, config),
+            head,
+            groups._replace(group=group),
+            cells,
+            targets,
+            config.chunk,
+        )
+
     return jax.shard_map(
-        function,
+        local,
         mesh=mesh,
         in_specs=(whole, whole, split, split, split),
         out_specs=split,
         check_vma=False,
-    )
-
-
-@partial(jax.jit, static_argnames=("config", "devices"))
-def explain_images(
-    clf: Classifier,
-    bank: Bank,
-    images: Float[Array, "B H W 3"],
-    labels: Int[Array, "B"],
-    groups: Int[Array, "B"],
-    *,
-    config: SearchConfig,
-    devices: tuple[jax.Device, ...],
-) -> Explanation:
-    """As `explain`, for checked arrays: B a multiple of the devices, the bank from `select`."""
-
-    def local(clf, bank, images, labels, groups):
-        cells = checked_features(clf, images)
-        return explain_cells(searchable(clf.head), bank, cells, labels, config, groups)
-
-    return _sharded(local, devices)(clf, bank, images, labels, groups)
-
-
-@partial(jax.jit, static_argnames=("config", "devices"))
-def explain_features(
-    head: SearchHead,
-    bank: Bank,
-    cells: Float[Array, "B n n C"],
-    labels: Int[Array, "B"],
-    groups: Int[Array, "B"],
-    *,
-    config: SearchConfig,
-    devices: tuple[jax.Device, ...],
-) -> Explanation:
-    """As `explain_images`, for features that are already there."""
-
-    def local(head, bank, cells, labels, groups):
-        return explain_cells(head, bank, cells, labels, config, groups)
-
-    return _sharded(local, devices)(head, bank, cells, labels, groups)
+    )(head, candidates._replace(group=None), cells, targets, candidates.group)
 
 
 def explain(
     clf: Classifier,
     bank: Bank,
-    images: Float[Array, "B H W 3"],
-    labels: Int[Array, "B"],
+    images: Float[np.ndarray, "B H W 3"],
+    labels: Int[np.ndarray, "B"],
+    config: SearchConfig = SearchConfig(),
     *,
-    sigma: float = 0.8,
-    max_iterations: int = 100,
-    lambda_sim: float = 1.0,
-    lambda_cls: float = 1.0,
-    chunk: int | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Explanation:
     """Explain why each image is not classified as its label (FG-VCE, Section 3).
@@ -216,38 +171,31 @@ def explain(
 
     Args:
         clf: The classifier.
-        bank: Candidates, from `build_bank` with the same classifier.
+        bank: Candidates, from `build_bank` with the same classifier and sigma.
         images: float32 in [0, 1].
         labels: The correct class of each image.
-        sigma: Width of the contribution masks, in cells.
-        max_iterations: Most edits of one image.
-        lambda_sim: Weight of the similarity of a cell and its replacement.
-        lambda_cls: Weight of the target's log-probability.
-        chunk: Images searched together, see `SearchConfig`.
+        config: The options of the search.
         devices: The devices that share the batch; all local ones by default.
 
     Raises:
         InputError: Images of the wrong rank, size or range, labels outside the classes or not one
-            per image, logits that are NaN, or a bank of another classifier (other classes,
-            channels or kind of head).
+            per image, logits that are NaN, a bank of another classifier (other classes, channels
+            or kind of head), or one built with another sigma.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    check_labelled(images, labels, clf)
-    if len(bank.references) != clf.num_classes:
-        raise InputError(
-            f"bank: built for {len(bank.references)} classes, the classifier has {clf.num_classes}"
-        )
+    check_labelled(images, labels, clf.image_size, clf.num_classes)
+    bank.check(clf, config)
     devices = tuple(devices or jax.local_devices())
     padded = -(-len(images) // len(devices)) * len(devices)
-    labels = pad_batch(labels, padded)
-    candidates, groups = bank.select(labels)
-    out = explain_images(
-        clf,
-        candidates,
-        pad_batch(images, padded),
-        labels,
-        groups,
-        config=SearchConfig(sigma, max_iterations, lambda_sim, lambda_cls, chunk),
+    targets = pad_batch(labels, padded).astype(np.int32)
+    sharding = NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
+    cells = cells_of(clf, jax.device_put(pad_batch(images, padded), sharding))
+    out = explain_cells(
+        searchable(clf.head),
+        bank.for_targets(targets),
+        cells,
+        targets,
+        config=config,
         devices=devices,
     )
     out = jax.tree.map(lambda leaf: leaf[: len(images)], out)

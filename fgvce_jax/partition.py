@@ -1,4 +1,4 @@
-"""Saliency partition: how much each cell speaks for a class (FG-VCE, Section 3.1, Eq. 1-4)."""
+"""Saliency partition: the contribution of each cell to a class (FG-VCE, Section 3.1, Eq. 1-4)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.checks import check_cells, check_class
+from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
 
 
-def gaussian_kernels(n: int, sigma: float) -> Float[Array, "n*n n*n"]:
+def gaussian_kernels(n: int, sigma: float) -> Float[Array, "cells cells"]:
     """One Gaussian per cell, centred on it (Eq. 2); row k is G_k, cells row-major.
 
     Args:
@@ -28,47 +29,65 @@ def gaussian_kernels(n: int, sigma: float) -> Float[Array, "n*n n*n"]:
         raise InputError(f"sigma: expected 0 or more, got {sigma}")
     if sigma == 0:
         return jnp.eye(n * n)
-    distance = jnp.arange(n)[:, None] - jnp.arange(n)
-    one_axis = jnp.exp(-(distance**2) / (2 * sigma**2))
+    distance = (jnp.arange(n)[:, None] - jnp.arange(n)) / sigma
+    one_axis = jnp.exp(-(distance**2) / 2)
     return jnp.kron(one_axis, one_axis)
 
 
 def row_contributions(
     head: SearchHead,
-    rows: Float[Array, "n*n D"],
-    class_index: Int[Array, ""],
-    kernels: Float[Array, "n*n n*n"],
-) -> Float[Array, "n*n"]:
-    """Contributions of a feature map that the head already holds as rows."""
-    # One more kernel, which masks nothing, instead of one more pass for p_c(h).
-    kernels = jnp.pad(kernels, ((1, 0), (0, 0)))
-    probabilities = jax.nn.softmax(head.masked(rows, kernels))[:, class_index]
-    return probabilities[0] - probabilities[1:]
+    rows: Float[Array, "cells D"],
+    class_index: Int[Array, ""] | int,
+    kernels: Float[Array, "cells cells"],
+    against: Int[Array, ""] | int | None = None,
+) -> Float[Array, "cells"]:
+    """Contributions of a feature map that the head already holds as rows; see `contributions`."""
+    # One more kernel, which masks nothing, instead of one more pass for the untouched map.
+    logits = head.masked(rows, jnp.pad(kernels, ((1, 0), (0, 0))))
+    if against is not None:
+        margin = logits[:, class_index] - logits[:, against]
+        return margin[0] - margin[1:]
+    probabilities = jax.nn.softmax(logits)
+    p = probabilities[:, class_index]
+    others = jnp.where(jnp.arange(logits.shape[-1]) == class_index, 0, probabilities).sum(-1)
+    # p and 1 - p lose the same, but of two float32 numbers close to 1 the difference is noise,
+    # and 1 - p is known exactly there, as the sum of the other classes' probabilities.
+    return jnp.where(p[0] > 0.5, others[1:] - others[0], p[0] - p[1:])
 
 
 def contributions(
     head: Callable[[Any], Any],
     cells: Float[Array, "n n C"],
     class_index: int | Int[Array, ""],
-    sigma: float = 0.8,
+    sigma: float = SearchConfig.sigma,
+    *,
+    against: int | Int[Array, ""] | None = None,
 ) -> Float[Array, "n n"]:
-    """The probability that a class loses when each cell's surroundings are masked (Eq. 1-4).
+    """The loss of a class's probability, or margin, when each cell's surroundings are masked.
 
-    s_k = p_c(h) - p_c(h * (1 - G_k)), in [-1, 1], neither clipped nor normalised.
+    s_k = p_c(h) - p_c(h * (1 - G_k)), in [-1, 1], neither clipped nor normalised (Eq. 1-4); with
+    `against`, the same of the difference of two logits: s_k = (z_c - z_a)(h) - (z_c - z_a)(h *
+    (1 - G_k)).
 
     Args:
         head: Cells [..., n, n, C] to logits [..., K].
         cells: One feature map.
         class_index: The class c.
         sigma: Width of the Gaussian mask in cells; 0 masks cell k alone ("without SP").
+        against: The class a of a margin; by default contributions are to c's probability.
 
     Raises:
         InputError: Cells that are not [n, n, C] or not the head's, a class outside its classes
             (where its value is known), or sigma below 0.
     """
     head, cells = searchable(head), jnp.asarray(cells)
-    check_class(class_index, check_cells(head, cells))
+    num_classes = check_cells(head, cells)
+    check_class(class_index, num_classes)
+    if against is not None:
+        check_class(against, num_classes)
     n = cells.shape[0]
     with jax.default_matmul_precision("highest"):
-        scores = row_contributions(head, head.rows(cells), class_index, gaussian_kernels(n, sigma))
+        scores = row_contributions(
+            head, head.rows(cells), class_index, gaussian_kernels(n, sigma), against
+        )
     return scores.reshape(n, n)

@@ -29,10 +29,11 @@ from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import Batch, batches, image_loader, preprocess
 from fgvce_jax.distributed import Processes
 from fgvce_jax.errors import InputError, UnreadableImage
-from fgvce_jax.explain import explain_features
-from fgvce_jax.gallery import EXHAUSTIVE, check_methods, gallery
+from fgvce_jax.explain import explain_cells
+from fgvce_jax.gallery import check_methods, gallery
 from fgvce_jax.heads import searchable
 from fgvce_jax.memory import available_bytes, program_bytes
+from fgvce_jax.methods import METHODS
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
 from fgvce_jax.report import write_report
@@ -100,7 +101,7 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         if processes.primary:
             _say_what_is_lacking(bank, clf)
         all_cells = None
-        if set(methods) & set(EXHAUSTIVE):
+        if any("all_cells" in METHODS[name].needs for name in methods):
             whole = replace(config, bank=replace(config.bank, top_m=None))
             path = folder / "bank-all.npz"
             all_cells, _ = _bank(whole, clf, references, inputs, path, keep=processes.primary)
@@ -200,7 +201,6 @@ def _bank(
         "classifier": inputs["classifier"],
         "references": inputs["reference dataset"],
         **asdict(config.bank),
-        "sigma": config.search.sigma,
     }
     kept = None
     if path.exists():
@@ -255,10 +255,7 @@ def _build_bank(
             clf,
             load,
             references.labels,
-            config.bank.per_class,
-            config.bank.top_m,
-            sigma=config.search.sigma,
-            reference=config.bank.reference,
+            config.bank,
             batch_size=config.batch_size,
             advance=advance,
         )
@@ -456,14 +453,13 @@ class Explainer:
 
     def _explain(self, cells: Array, waiting: list[_Waiting], found: dict[int, Record]) -> None:
         targets = pad_batch(np.array([w.target for w in waiting], np.int32), self.batch_size)
-        candidates, groups = self.bank.select(targets)
-        arguments = self.head, candidates, cells, targets, groups
+        arguments = self.head, self.bank.for_targets(targets), cells, targets
         options = {"config": self.search, "devices": tuple(jax.local_devices())}
         if not self.compiled:  # before the clock starts: it is no part of an explanation
-            explain_features.lower(*arguments, **options).compile()
+            explain_cells.lower(*arguments, **options).compile()
             self.compiled = True
         started = time.perf_counter()
-        out = jax.device_get(explain_features(*arguments, **options))
+        out = jax.device_get(explain_cells(*arguments, **options))
         seconds = (time.perf_counter() - started) / len(waiting)
         maps = {}
         if self.methods:
@@ -471,6 +467,7 @@ class Explainer:
             maps = gallery(
                 self.methods,
                 self.clf,
+                self.bank,
                 self.all_cells,
                 images.astype(np.float32) / 255,
                 out.predicted,
@@ -478,13 +475,12 @@ class Explainer:
                 cells.shape[1],
             )
         for b, w in enumerate(waiting):
-            group = self.bank.group(w.target)
             found[w.index] = explained(
                 w.index,
                 w.id,
                 w.label,
                 jax.tree.map(itemgetter(b), out),
-                (np.asarray(self.bank.image[group]), np.asarray(self.bank.cell[group])),
+                self.bank.provenance(w.target),
                 self.reference_ids,
                 seconds,
                 {name: values[b] for name, values in maps.items()},

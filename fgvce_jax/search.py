@@ -1,4 +1,9 @@
-"""Counterfactual search: replace cells until the classifier says the target (Eq. 5-9)."""
+"""Counterfactual search: edits that make the target the prediction (FG-VCE, Section 3.2, Eq. 5-9).
+
+Greedy search over edits is one loop, `greedy_edits`, with the choice of the next edit as an
+argument: a *proposal* of a query cell and the candidate that replaces it. FG-VCE's is here, those
+of the exhaustive searches that it is compared with in `fgvce_jax.methods.cve`.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,202 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from fgvce_jax.bank import Candidates
 from fgvce_jax.checks import check_cells, check_class
+from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, searchable
 from fgvce_jax.partition import gaussian_kernels, row_contributions
+
+
+class Problem(NamedTuple):
+    """One image's search: which edits turn its feature map into one of the target class?
+
+    Attributes:
+        head: The head that the edits should convince.
+        cells: The image's feature map.
+        rows: The same as the head holds it.
+        target: The class to reach, int32.
+        candidates: The cells that may replace the image's own, without the axes of a batch.
+    """
+
+    head: SearchHead
+    cells: Float[Array, "n n C"]
+    rows: Float[Array, "n*n D"]
+    target: Int[Array, ""]
+    candidates: Candidates
+
+
+class SearchState(NamedTuple):
+    """What the loop carries; T = min(max_iterations, n^2), unused entries are -1.
+
+    Attributes:
+        rows: The current feature map as the head holds it, [n^2, D].
+        source: The candidate each cell now holds, -1 for its original, int32 [n^2].
+        allowed: Which edits are left, bool [n^2, N].
+        predicted: argmax f(h), int32.
+        num_edits: Edits so far, int32.
+        edit_cell, edit_candidate: The cell and the candidate of each, int32 [T].
+        p_target: The target's probability before the first edit and after each, float32 [T + 1];
+            the last value is repeated to the end.
+    """
+
+    rows: Float[Array, "n*n D"]
+    source: Int[Array, "n*n"]
+    allowed: Bool[Array, "n*n N"]
+    predicted: Int[Array, ""]
+    num_edits: Int[Array, ""]
+    edit_cell: Int[Array, "T"]
+    edit_candidate: Int[Array, "T"]
+    p_target: Float[Array, "T + 1"]
+
+
+class Proposal(NamedTuple):
+    """The next edit and its consequence.
+
+    Attributes:
+        cell: The cell to be replaced, int32.
+        candidate: The candidate that replaces it, int32.
+        row: The candidate as the head holds it in that place, [D].
+        logits: Of the feature map after the edit, [K].
+    """
+
+    cell: Int[Array, ""]
+    candidate: Int[Array, ""]
+    row: Float[Array, "D"]
+    logits: Float[Array, "K"]
+
+
+Propose = Callable[[SearchState], Proposal]
+
+
+def greedy_edits(
+    problem: Problem,
+    propose: Propose,
+    allowed: Bool[Array, "cells N"],
+    max_iterations: int,
+    *,
+    reuse: bool = True,
+) -> SearchState:
+    """Make one proposed edit after another, until the target is predicted or none is left.
+
+    Args:
+        problem: The image and its candidates.
+        propose: Chooses the next edit among those that are left.
+        allowed: The edits (cell, candidate) to choose from. A cell is replaced at most once.
+        max_iterations: Most edits.
+        reuse: Whether a candidate may replace several cells.
+    """
+    head, target = problem.head, problem.target
+    num_cells = len(problem.rows)
+    limit = min(max_iterations, num_cells)
+
+    def searching(state: SearchState) -> Bool[Array, ""]:
+        return (state.predicted != target) & (state.num_edits < limit) & state.allowed.any()
+
+    def edit(state: SearchState) -> SearchState:
+        cell, candidate, row, logits = propose(state)
+        step, left = state.num_edits, state.allowed.at[cell].set(False)
+        p_target = jax.nn.softmax(logits)[target]
+        return SearchState(
+            rows=state.rows.at[cell].set(row),
+            source=state.source.at[cell].set(candidate),
+            allowed=left if reuse else left.at[:, candidate].set(False),
+            predicted=jnp.argmax(logits),
+            num_edits=step + 1,
+            edit_cell=state.edit_cell.at[step].set(cell),
+            edit_candidate=state.edit_candidate.at[step].set(candidate),
+            p_target=jnp.where(jnp.arange(limit + 1) > step, p_target, state.p_target),
+        )
+
+    logits = head.logits(problem.rows)
+    start = SearchState(
+        rows=problem.rows,
+        source=jnp.full(num_cells, -1),
+        allowed=allowed,
+        predicted=jnp.argmax(logits),
+        num_edits=jnp.array(0),
+        edit_cell=jnp.full(limit, -1),
+        edit_candidate=jnp.full(limit, -1),
+        p_target=jnp.full(limit + 1, jax.nn.softmax(logits)[target]),
+    )
+    return jax.lax.while_loop(searching, edit, start)
+
+
+def similarities(problem: Problem) -> Float[Array, "cells N"]:
+    """Cosine similarity of every original cell with every candidate; 0 where either is all zero."""
+    cells, candidates = problem.cells.reshape(len(problem.rows), -1), problem.candidates
+    return cosine(cells, candidates.cells, candidates.norms)
+
+
+def cosine(
+    cells: Float[Array, "M C"], candidates: Float[Array, "N C"], norms: Float[Array, "N"]
+) -> Float[Array, "M N"]:
+    """Cosine similarity of every cell with every candidate; 0 where either is all zero."""
+    product = jnp.linalg.norm(cells, axis=-1)[:, None] * norms
+    return jnp.where(product > 0, cells @ candidates.T / jnp.where(product > 0, product, 1), 0)
+
+
+def fgvce_proposal(
+    problem: Problem, similarity: Float[Array, "cells N"], config: SearchConfig
+) -> Propose:
+    """The steps of Section 3.2, for one edit.
+
+    A query cell is always an original one, since each is replaced at most once, so `similarity` of
+    the original cells with the candidates serves every iteration.
+    """
+    head, target, candidates = problem.head, problem.target, problem.candidates
+    kernels = gaussian_kernels(len(problem.cells), config.sigma)
+    against = target if config.evidence == "margin" else None
+    shortlist = config.shortlist
+    if shortlist is not None and shortlist >= len(candidates.valid):
+        shortlist = None
+
+    def propose(state: SearchState) -> Proposal:
+        # 1. Each cell's contribution to the class that is predicted now (Eq. 1-4).
+        scores = row_contributions(head, state.rows, state.predicted, kernels, against)
+        # 2. The cell that contributes most, among those not yet replaced (Eq. 5).
+        cell = jnp.argmax(jnp.where(state.source < 0, scores, -jnp.inf))
+        # 3. Every candidate in its place: similar to it, and evidence for the target (Eq. 6-8).
+        tried, valid = (candidates.cells, candidates.prepared), state.allowed[cell]
+        alike = similarity[cell]
+        if shortlist is not None:
+            _, index = jax.lax.top_k(jnp.where(valid, alike, -jnp.inf), shortlist)
+            index = jnp.sort(index)  # so that ties still go to the lowest index
+            tried, valid, alike = jax.tree.map(lambda leaf: leaf[index], (tried, valid, alike))
+        placed = head.place(*tried, cell)
+        logits = head.substituted(state.rows, cell, placed)
+        log_p = jax.nn.log_softmax(logits)[:, target]
+        total = config.lambda_sim * alike + config.lambda_cls * log_p
+        # 4. The best one stays (Eq. 9).
+        best = jnp.argmax(jnp.where(valid, total, -jnp.inf))
+        candidate = best if shortlist is None else index[best]
+        return Proposal(cell, candidate, placed[best], logits[best])
+
+    return propose
+
+
+def search(problem: Problem, config: SearchConfig) -> tuple[SearchState, Float[Array, "T"]]:
+    """FG-VCE's edits of one image, and the cosine similarity of each cell and its replacement."""
+    similarity = similarities(problem)
+    allowed = jnp.broadcast_to(problem.candidates.valid, similarity.shape)
+    propose = fgvce_proposal(problem, similarity, config)
+    end = greedy_edits(problem, propose, allowed, config.max_iterations)
+    return end, edit_similarity(end, similarity)
+
+
+def edit_similarity(state: SearchState, similarity: Float[Array, "cells N"]) -> Float[Array, "T"]:
+    """The similarity of each edit's cell and candidate; 0 where unused."""
+    of_edits = similarity[state.edit_cell, state.edit_candidate]
+    return jnp.where(state.edit_cell < 0, 0, of_edits)
+
+
+def edited_cells(
+    cells: Float[Array, "n n C"], candidates: Float[Array, "N C"], source: Int[Array, "cells"]
+) -> Float[Array, "n n C"]:
+    """The feature map with each cell's source put in its place."""
+    source = source.reshape(*cells.shape[:2], 1)
+    return jnp.where(source < 0, cells, candidates[source[..., 0]])
 
 
 class Counterfactual(NamedTuple):
@@ -38,104 +235,17 @@ class Counterfactual(NamedTuple):
     p_target: Float[Array, "T + 1"]
 
 
-class SearchState(NamedTuple):
-    """What the loop carries.
-
-    Attributes:
-        rows: The current feature map as the head holds it, [n^2, D].
-        source: The candidate each cell now holds, -1 for its original, int32 [n^2].
-        predicted: argmax f(h), int32.
-        num_edits: Edits so far, int32.
-        edit_cell, edit_candidate, edit_similarity, p_target: as in `Counterfactual`.
-    """
-
-    rows: Float[Array, "n*n D"]
-    source: Int[Array, "n*n"]
-    predicted: Int[Array, ""]
-    num_edits: Int[Array, ""]
-    edit_cell: Int[Array, "T"]
-    edit_candidate: Int[Array, "T"]
-    edit_similarity: Float[Array, "T"]
-    p_target: Float[Array, "T + 1"]
-
-
-def cosine(
-    cells: Float[Array, "M C"], candidates: Float[Array, "N C"], norms: Float[Array, "N"]
-) -> Float[Array, "M N"]:
-    """Cosine similarity of every cell with every candidate; 0 where either is all zero."""
-    product = jnp.linalg.norm(cells, axis=-1)[:, None] * norms
-    return jnp.where(product > 0, cells @ candidates.T / jnp.where(product > 0, product, 1), 0)
-
-
-def search_rows(
-    head: SearchHead,
-    rows: Float[Array, "n*n D"],
-    target: Int[Array, ""],
-    candidates: Float[Array, "N C"],
-    prepared: Any,
-    valid: Bool[Array, "N"],
-    similarity: Float[Array, "n*n N"],
-    kernels: Float[Array, "n*n n*n"],
-    max_iterations: int,
-    lambda_sim: float,
-    lambda_cls: float,
-) -> SearchState:
-    """The loop of Section 3.2 on a feature map held as rows.
-
-    A target cell is always an original one, since each is replaced at most once, so `similarity`
-    of the original cells with the candidates serves every iteration.
-    """
-    num_cells = rows.shape[0]
-    limit = min(max_iterations, num_cells)
-
-    def searching(state: SearchState) -> Bool[Array, ""]:
-        return (state.predicted != target) & (state.num_edits < limit) & valid.any()
-
-    def edit(state: SearchState) -> SearchState:
-        # 1. What speaks for the class that the model says now.
-        scores = row_contributions(head, state.rows, state.predicted, kernels)
-        # 2. The cell that speaks loudest, among those not yet replaced.
-        cell = jnp.argmax(jnp.where(state.source < 0, scores, -jnp.inf))
-        # 3. Every candidate in its place: alike, and speaking for the target.
-        placed = head.place(candidates, prepared, cell)
-        logits = head.substituted(state.rows, cell, placed)
-        log_p = jax.nn.log_softmax(logits)[:, target]
-        total = lambda_sim * similarity[cell] + lambda_cls * log_p
-        # 4. The best one stays.
-        best = jnp.argmax(jnp.where(valid, total, -jnp.inf))
-        step = state.num_edits
-        p_target = jnp.exp(log_p[best])
-        return SearchState(
-            rows=state.rows.at[cell].set(placed[best]),
-            source=state.source.at[cell].set(best),
-            predicted=jnp.argmax(logits[best]),
-            num_edits=step + 1,
-            edit_cell=state.edit_cell.at[step].set(cell),
-            edit_candidate=state.edit_candidate.at[step].set(best),
-            edit_similarity=state.edit_similarity.at[step].set(similarity[cell, best]),
-            p_target=jnp.where(jnp.arange(limit + 1) > step, p_target, state.p_target),
-        )
-
-    logits = head.logits(rows)
-    start = SearchState(
-        rows=rows,
-        source=jnp.full(num_cells, -1),
-        predicted=jnp.argmax(logits),
-        num_edits=jnp.array(0),
-        edit_cell=jnp.full(limit, -1),
-        edit_candidate=jnp.full(limit, -1),
-        edit_similarity=jnp.zeros(limit),
-        p_target=jnp.full(limit + 1, jax.nn.softmax(logits)[target]),
+def result(problem: Problem, end: SearchState, similarity: Float[Array, "T"]) -> Counterfactual:
+    """The end of a search as its result."""
+    return Counterfactual(
+        cells=edited_cells(problem.cells, problem.candidates.cells, end.source),
+        edit_cell=end.edit_cell,
+        edit_candidate=end.edit_candidate,
+        edit_similarity=similarity,
+        num_edits=end.num_edits,
+        flipped=end.predicted == problem.target,
+        p_target=end.p_target,
     )
-    return jax.lax.while_loop(searching, edit, start)
-
-
-def edited_cells(
-    cells: Float[Array, "n n C"], candidates: Float[Array, "N C"], source: Int[Array, "n*n"]
-) -> Float[Array, "n n C"]:
-    """The feature map with each cell's source put in its place."""
-    source = source.reshape(*cells.shape[:2], 1)
-    return jnp.where(source < 0, cells, candidates[source[..., 0]])
 
 
 def counterfactual(
@@ -143,36 +253,42 @@ def counterfactual(
     cells: Float[Array, "n n C"],
     target: int | Int[Array, ""],
     candidates: Float[Array, "N C"],
-    sigma: float = 0.8,
-    max_iterations: int = 100,
+    config: SearchConfig = SearchConfig(),
     *,
     valid: Bool[Array, "N"] | None = None,
-    lambda_sim: float = 1.0,
-    lambda_cls: float = 1.0,
 ) -> Counterfactual:
-    """Edit one feature map until the head says `target` (FG-VCE, Section 3.2, Eq. 5-9).
+    """Edit one feature map until `target` is predicted (FG-VCE, Section 3.2, Eq. 5-9).
 
     Each iteration takes the cell that contributes most to the class now predicted and replaces it
     by the candidate u that maximises lambda_sim * cosine + lambda_cls * log p_target. It ends when
-    the prediction is the target, when every cell has been replaced once, or at `max_iterations`.
-    Ties go to the lowest index.
+    the prediction is the target, when every cell has been replaced once, or at `max_iterations`,
+    which gives `flipped = False`. Ties go to the lowest index.
 
     Args:
         head: Cells [..., n, n, C] to logits [..., K].
         cells: The feature map of one image.
         target: The class that should be predicted.
         candidates: Cells of correctly classified images of the target class.
-        sigma: Width of the contribution masks, in cells.
-        max_iterations: Most edits; reaching it gives `flipped = False`.
+        config: The options of the search.
         valid: Which candidates may be used; all by default. With none, there are no edits.
-        lambda_sim: Weight of the similarity.
-        lambda_cls: Weight of the target's log-probability.
 
     Raises:
         InputError: Cells that are not [n, n, C] or not the head's, a target outside its classes
-            (where its value is known), no candidates or of other channels, sigma below 0, or
-            max_iterations below 1.
+            (where its value is known), or no candidates or of other channels.
     """
+    with jax.default_matmul_precision("highest"):
+        problem = search_problem(head, cells, target, candidates, valid)
+        return result(problem, *search(problem, config))
+
+
+def search_problem(
+    head: Callable[[Any], Any],
+    cells: Float[Array, "n n C"],
+    target: int | Int[Array, ""],
+    candidates: Float[Array, "N C"],
+    valid: Bool[Array, "N"] | None = None,
+) -> Problem:
+    """The search of one image among candidates that nothing was prepared for; see there."""
     head = searchable(head)
     cells, candidates = jnp.asarray(cells), jnp.asarray(candidates)
     check_class(target, check_cells(head, cells))
@@ -181,32 +297,11 @@ def counterfactual(
             f"candidates: expected [N, {cells.shape[2]}], N of 1 or more, "
             f"got {list(candidates.shape)}"
         )
-    if not max_iterations >= 1:
-        raise InputError(f"max_iterations: expected 1 or more, got {max_iterations}")
-    with jax.default_matmul_precision("highest"):
-        state = search_rows(
-            head,
-            head.rows(cells),
-            target,
-            candidates,
-            head.prepare(candidates),
-            jnp.ones(len(candidates), bool) if valid is None else valid,
-            cosine(
-                cells.reshape(-1, cells.shape[-1]),
-                candidates,
-                jnp.linalg.norm(candidates, axis=-1),
-            ),
-            gaussian_kernels(cells.shape[0], sigma),
-            max_iterations,
-            lambda_sim,
-            lambda_cls,
-        )
-    return Counterfactual(
-        cells=edited_cells(cells, candidates, state.source),
-        edit_cell=state.edit_cell,
-        edit_candidate=state.edit_candidate,
-        edit_similarity=state.edit_similarity,
-        num_edits=state.num_edits,
-        flipped=state.predicted == target,
-        p_target=state.p_target,
+    group = Candidates(
+        cells=candidates,
+        norms=jnp.linalg.norm(candidates, axis=-1),
+        prepared=head.prepare(candidates),
+        valid=jnp.ones(len(candidates), bool) if valid is None else jnp.asarray(valid),
+        group=jnp.array(0),
     )
+    return Problem(head, cells, head.rows(cells), jnp.asarray(target), group)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import reference
 
 import fgvce_jax as fg
 from fgvce_jax.bank import load_bank, save_bank
+from fgvce_jax.methods import METHODS
 
 N, CHANNELS, CLASSES = 3, 4, 3
 
@@ -38,7 +40,7 @@ def problem():
 @pytest.mark.parametrize("top_m", [2, None])
 def test_the_bank_agrees_with_the_reference(problem, top_m):
     clf, images, labels = problem
-    bank = fg.build_bank(clf, images, labels, per_class=4, top_m=top_m, batch_size=8)
+    bank = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=top_m), batch_size=8)
     plain = reference.pooled_linear(clf.head.kernel, clf.head.bias)
     expected = reference.candidate_bank(
         plain, clf.features(images), labels, CLASSES, 4, top_m or N * N, 0.8
@@ -63,7 +65,7 @@ def test_a_class_is_read_only_until_it_has_its_references(problem):
             part = indices[start : start + 8]
             yield part, images[part]
 
-    bank = fg.build_bank(clf, load, labels, per_class=3, top_m=2, batch_size=8)
+    bank = fg.build_bank(clf, load, labels, fg.BankConfig(per_class=3, top_m=2), batch_size=8)
     for c in range(CLASSES):
         last = int(bank.image[c].max())
         of_class = [i for i in sorted(read) if labels[i] == c]
@@ -78,9 +80,13 @@ def test_fewer_references_are_used_as_they_are_and_none_is_said(problem):
     wrong = np.flatnonzero(predicted == 1)[:3]  # labelled 2: none is correct
     chosen = np.concatenate([some, wrong])
     given = np.array([0, 0, 2, 2, 2])
-    bank = fg.build_bank(clf, images[chosen], given, per_class=4, top_m=2, batch_size=8)
+    bank = fg.build_bank(
+        clf, images[chosen], given, fg.BankConfig(per_class=4, top_m=2), batch_size=8
+    )
     assert bank.references.tolist() == [2, 0, 0]
-    assert bank.valid.sum(1).tolist() == [4, 0, 0]
+    assert bank.group.tolist() == [0, -1, -1]
+    assert bank.valid.sum(1).tolist() == [4]
+    assert bank.provenance(1)[0].tolist() == [-1] * 4
     assert bank.missing() == [1, 2]
 
     out = fg.explain(clf, bank, images[wrong], given[2:])
@@ -90,8 +96,14 @@ def test_fewer_references_are_used_as_they_are_and_none_is_said(problem):
 
 def test_references_of_all_classes(problem):
     clf, images, labels = problem
-    each = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
-    every = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8, reference="all")
+    each = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=2), batch_size=8)
+    every = fg.build_bank(
+        clf,
+        images,
+        labels,
+        fg.BankConfig(per_class=4, top_m=2, reference="all"),
+        batch_size=8,
+    )
     assert every.cells.shape == (1, CLASSES * 8, CHANNELS)
     np.testing.assert_array_equal(every.image[0], each.image.reshape(-1))
     np.testing.assert_array_equal(every.cells[0], each.cells.reshape(-1, CHANNELS))
@@ -100,16 +112,19 @@ def test_references_of_all_classes(problem):
 
 def test_a_batch_takes_the_groups_it_needs(problem):
     clf, images, labels = problem
-    bank = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
+    bank = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=2), batch_size=8)
     targets = np.array([2, 2])
-    part, groups = bank.select(targets)
+    part = bank.for_targets(targets)
     assert len(part.cells) == 2
     for b, target in enumerate(targets):
-        np.testing.assert_array_equal(part.cells[groups[b]], bank.cells[target])
-        np.testing.assert_array_equal(part.prepared[groups[b]], bank.prepared[target])
-    whole, groups = bank.select(np.array([0, 1, 2, 1]))
-    assert whole is bank
-    assert groups.tolist() == [0, 1, 2, 1]
+        np.testing.assert_array_equal(part.cells[part.group[b]], bank.cells[target])
+        np.testing.assert_array_equal(part.prepared[part.group[b]], bank.prepared[target])
+        own = part.serving(part.group[b])
+        np.testing.assert_array_equal(own.cells, bank.cells[target])
+        np.testing.assert_array_equal(own.valid, bank.valid[target])
+    whole = bank.for_targets(np.array([0, 1, 2, 1]))
+    assert whole.cells is bank.cells  # not copied
+    assert whole.group.tolist() == [0, 1, 2, 1]
 
     few = fg.explain(clf, bank, images[:2], (labels[:2] + 1) % CLASSES)
     many = fg.explain(clf, bank, images[:5], (labels[:5] + 1) % CLASSES)
@@ -119,13 +134,13 @@ def test_a_batch_takes_the_groups_it_needs(problem):
 
 def test_a_bank_is_read_back_and_only_for_what_it_was_made_of(problem, tmp_path):
     clf, images, labels = problem
-    bank = fg.build_bank(clf, images, labels, per_class=4, top_m=2, batch_size=8)
+    bank = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=2), batch_size=8)
     with open(tmp_path / "bank.npz", "wb") as file:
         save_bank(bank, file, {"classifier": "a", "top_m": 2}, [{"id": "x", "why": "torn"}])
     again, skipped = load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 2})
     assert skipped == [{"id": "x", "why": "torn"}]
     assert again.config == bank.config
-    for name in ("cells", "norms", "prepared", "valid", "image", "cell", "references"):
+    for name in ("cells", "norms", "prepared", "valid", "group", "image", "cell", "references"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
     with pytest.raises(fg.InputError, match="top_m 2, expected 5"):
         load_bank(tmp_path / "bank.npz", {"classifier": "a", "top_m": 5})
@@ -145,8 +160,9 @@ def test_a_bank_is_read_back_and_only_for_what_it_was_made_of(problem, tmp_path)
 def test_what_cannot_be_used_is_named(problem, change, message):
     clf, images, _ = problem
     arguments = {"labels": np.array([0, 1]), "top_m": 2} | change
+    config = fg.BankConfig(per_class=1, top_m=arguments.pop("top_m"))
     with pytest.raises(fg.InputError, match=message):
-        fg.build_bank(clf, images[:2], per_class=1, **arguments)
+        fg.build_bank(clf, images[:2], config=config, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +182,14 @@ def test_images_that_cannot_be_used_are_named(problem, images, message):
     clf, _, _ = problem
     for given in (images, lambda indices: iter([(indices, images)])):
         with pytest.raises(fg.InputError, match=message):
-            fg.build_bank(clf, given, np.array([0, 1]), per_class=1, top_m=2)
+            fg.build_bank(clf, given, np.array([0, 1]), fg.BankConfig(per_class=1, top_m=2))
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_labels_are_one_per_image(problem, count):
     clf, images, labels = problem
     with pytest.raises(fg.InputError, match=f"expected 2, one per image, got {count}"):
-        fg.build_bank(clf, images[:2], labels[:count], per_class=1, top_m=2)
+        fg.build_bank(clf, images[:2], labels[:count], fg.BankConfig(per_class=1, top_m=2))
 
 
 def test_nan_logits_are_named_by_their_image(problem):
@@ -184,7 +200,7 @@ def test_nan_logits_are_named_by_their_image(problem):
         lambda images: jnp.log(cells_as_images(images)), clf.head, CLASSES, clf.image_size
     )
     with pytest.raises(fg.InputError, match=r"^reference image 7: the classifier's logits are NaN"):
-        fg.build_bank(broken, images, labels, per_class=30, top_m=2, batch_size=8)
+        fg.build_bank(broken, images, labels, fg.BankConfig(per_class=30, top_m=2), batch_size=8)
 
 
 def test_a_head_of_other_classes_than_the_classifier_says_is_named(problem):
@@ -192,3 +208,65 @@ def test_a_head_of_other_classes_than_the_classifier_says_is_named(problem):
     wrong = fg.Classifier(clf.features, clf.head, CLASSES + 1, clf.image_size)
     with pytest.raises(fg.InputError, match="expected 4 classes' logits, got 3"):
         fg.build_bank(wrong, images, labels)
+
+
+def test_the_cells_of_all_classes_are_not_copied_for_each_image(problem):
+    clf, images, labels = problem
+    config = fg.BankConfig(per_class=4, top_m=2, reference="all")
+    bank = fg.build_bank(clf, images, labels, config, batch_size=8)
+    candidates = bank.for_targets(np.array([0, 1, 2, 1, 0]))
+    assert candidates.cells is bank.cells
+    assert candidates.group.tolist() == [0, 0, 0, 0, 0]
+    text = str(jax.make_jaxpr(lambda c: jax.vmap(c.serving)(c.group).cells[0])(candidates))
+    assert "gather" not in text
+
+
+def test_a_bank_of_a_thousand_classes_holds_the_ten_that_occur(problem):
+    """Groups follow the classes found, places the references found; nothing else is changed."""
+    clf, images, labels = problem
+    wide = fg.PooledLinear(
+        jnp.pad(clf.head.kernel, ((0, 0), (0, 997))),
+        jnp.pad(clf.head.bias, (0, 997), constant_values=-100),
+    )
+    many = fg.Classifier(clf.features, wide, 1000, 6)
+    small = fg.build_bank(clf, images, labels, fg.BankConfig(10**9, top_m=2), batch_size=8)
+    large = fg.build_bank(many, images, labels, fg.BankConfig(10**9, top_m=2), batch_size=8)
+    np.testing.assert_array_equal(large.cells, small.cells)
+    assert large.cells.shape == (3, 2 * small.references.max(), CHANNELS)
+    assert large.group[:3].tolist() == [0, 1, 2]
+    assert set(large.group[3:].tolist()) == {-1}
+    for group in (large.for_targets(np.array([1, 500])), large.for_targets(np.arange(4, 16))):
+        for g in group.group[group.group < 0]:
+            assert not bool(group.serving(g).valid.any())
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_candidates_of_a_batch_give_a_method_the_maps_of_the_whole_bank(problem, batch):
+    """Seen before: a bank narrowed to a batch was taken for the whole, and gave other maps."""
+    clf, images, labels = problem
+    bank = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=2), batch_size=8)
+    predicted = np.asarray(clf(images).argmax(-1))
+    targets = np.int32((predicted + 1) % CLASSES)
+    whole = METHODS["fgvce_dominant"](clf, images, predicted, targets, bank=bank)
+    part = METHODS["fgvce_dominant"](
+        clf, images[:batch], predicted[:batch], targets[:batch], bank=bank
+    )
+    np.testing.assert_allclose(part, whole[:batch], atol=1e-6)
+    assert np.abs(whole).max() > 0
+
+
+def test_a_bank_is_held_to_the_sigma_it_was_built_with(problem):
+    clf, images, labels = problem
+    bank = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=2), batch_size=8)
+    assert bank.config.sigma == 0.8
+    message = r"^bank: built with sigma 0.8, the search has 0; expected the same"
+    with pytest.raises(fg.InputError, match=message):
+        fg.explain(clf, bank, images[:2], labels[:2], fg.SearchConfig(sigma=0))
+    with pytest.raises(fg.InputError, match=message):
+        METHODS["fgvce_invariant"](
+            clf, images[:2], labels[:2], labels[:2], bank=bank, config=fg.SearchConfig(sigma=0)
+        )
+    hard = fg.BankConfig(per_class=4, top_m=2, sigma=0)
+    bank = fg.build_bank(clf, images, labels, hard, batch_size=8)
+    out = fg.explain(clf, bank, images[:2], labels[:2], fg.SearchConfig(sigma=0))
+    assert out.num_edits.shape == (2,)

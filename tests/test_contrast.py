@@ -37,7 +37,6 @@ def test_another_attribution_may_be_the_weight():
     [
         ({"predicted": 2}, "class 2: expected 0 to 1"),
         ({"target": -1}, "class -1: expected 0 to 1"),
-        ({"sigma": -1.0}, "sigma: expected 0 or more, got -1"),
         ({"after": np.ones((2, 2, 2))}, r"after: expected \[3, 3, 2\] as before, got \[2, 2, 2\]"),
     ],
 )

@@ -14,8 +14,9 @@ import reference
 from problems import planted
 
 import fgvce_jax as fg
+from fgvce_jax.bank import Candidates
 from fgvce_jax.config import SearchConfig
-from fgvce_jax.explain import explain_features
+from fgvce_jax.explain import explain_cells
 from fgvce_jax.models import ModelSpec, build
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,7 @@ def problem():
     head = fg.PooledLinear(clf.head.kernel * 20, -20 * (logits - clf.head.bias).mean(0))
     clf = fg.Classifier(clf.features, head, 4, 24)
     predicted = np.asarray(clf(images).argmax(-1))
-    bank = fg.build_bank(clf, images, predicted, per_class=5, top_m=3, batch_size=16)
+    bank = fg.build_bank(clf, images, predicted, fg.BankConfig(per_class=5, top_m=3), batch_size=16)
     assert bank.missing() == []
     return clf, bank, images[:10], (predicted[:10] + 1) % 4
 
@@ -39,7 +40,7 @@ def problem():
 @pytest.mark.parametrize("chunk", [1, 4, None])
 def test_the_batch_agrees_with_the_reference_sample_by_sample(problem, chunk):
     clf, bank, images, labels = problem
-    out = fg.explain(clf, bank, images, labels, chunk=chunk)
+    out = fg.explain(clf, bank, images, labels, SearchConfig(chunk=chunk))
     plain = reference.pooled_linear(clf.head.kernel, clf.head.bias)
     cells = np.float64(clf.features(images))
     for b in range(len(images)):
@@ -77,21 +78,17 @@ def test_a_dense_head_in_the_pipeline_equals_the_plain_search():
     rng = np.random.default_rng(0)
     head, _, cells, _, target, candidates = planted(rng, kind="dense")
     classes = head.bias.shape[0] // 2
-    bank = fg.Bank(
+    groups = Candidates(
         cells=jnp.tile(candidates, (classes, 1, 1)),
         norms=jnp.tile(jnp.linalg.norm(candidates, axis=-1), (classes, 1)),
         prepared=None,
         valid=jnp.ones((classes, len(candidates)), bool),
-        image=jnp.zeros((classes, len(candidates)), jnp.int32),
-        cell=jnp.zeros((classes, len(candidates)), jnp.int32),
-        references=jnp.ones(classes, jnp.int32),
-        config=fg.bank.BankConfig(),
+        group=jnp.array([target]),
     )
-    out = explain_features(
+    out = explain_cells(
         head,
-        bank,
+        groups,
         cells[None],
-        jnp.array([target]),
         jnp.array([target]),
         config=SearchConfig(),
         devices=tuple(jax.local_devices()[:1]),
@@ -132,7 +129,7 @@ def test_a_model_that_is_not_ours_can_be_explained():
     centre = clf(images).mean(0)
     clf = fg.Classifier(clf.features, lambda cells: head.apply(head_weights, cells) - centre, 3, 16)
     predicted = np.asarray(clf(images).argmax(-1))
-    bank = fg.build_bank(clf, images, predicted, per_class=4, top_m=4, batch_size=30)
+    bank = fg.build_bank(clf, images, predicted, fg.BankConfig(per_class=4, top_m=4), batch_size=30)
     out = fg.explain(clf, bank, images[:6], (predicted[:6] + 1) % 3)
 
     cells = np.float64(clf.features(images[:6]))
@@ -219,8 +216,9 @@ def test_many_devices_agree_with_one_and_never_talk():
         sys.path[:0] = [{tests!r}, {root!r}]
         import jax, jax.numpy as jnp, numpy as np
         import fgvce_jax as fg
-        from fgvce_jax.config import BankConfig, SearchConfig
-        from fgvce_jax.explain import explain_features
+        from fgvce_jax.bank import Candidates
+        from fgvce_jax.config import SearchConfig
+        from fgvce_jax.explain import explain_cells
         from problems import planted
 
         assert len(jax.devices()) == 8
@@ -232,31 +230,27 @@ def test_many_devices_agree_with_one_and_never_talk():
             strength * np.asarray(head.kernel.T)[:, None]
             + 0.3 * rng.normal(size=(classes, 15, channels)), 0
         ))
-        bank = fg.Bank(
+        maps = np.stack([cells * s for s in np.linspace(0.6, 1.6, 8)]).astype(np.float32)
+        labels = (np.arange(8) % classes).astype(np.int32)
+        groups = Candidates(
             cells=jnp.asarray(candidates),
             norms=jnp.linalg.norm(candidates, axis=-1),
             prepared=candidates @ head.kernel,
             valid=jnp.ones((classes, 15), bool),
-            image=jnp.zeros((classes, 15), jnp.int32),
-            cell=jnp.zeros((classes, 15), jnp.int32),
-            references=jnp.ones(classes, jnp.int32),
-            config=BankConfig(),
+            group=labels,
         )
-        maps = np.stack([cells * s for s in np.linspace(0.6, 1.6, 8)]).astype(np.float32)
-        labels = (np.arange(8) % classes).astype(np.int32)
 
         def run(devices):
-            return explain_features(
-                head, bank, maps, labels, labels, config=SearchConfig(),
-                devices=tuple(devices)
+            return explain_cells(
+                head, groups, maps, labels, config=SearchConfig(), devices=tuple(devices)
             )
 
         many, one = run(jax.devices()), run(jax.devices()[:1])
         assert len(set(many.num_edits.tolist())) > 1, many.num_edits
         for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one)):
             np.testing.assert_allclose(a, b, atol=1e-6)
-        text = explain_features.lower(
-            head, bank, maps, labels, labels, config=SearchConfig(), devices=tuple(jax.devices())
+        text = explain_cells.lower(
+            head, groups, maps, labels, config=SearchConfig(), devices=tuple(jax.devices())
         ).compile().as_text()
         found = [w for w in ("all-reduce", "all-gather", "all-to-all", "collective-permute",
                              "reduce-scatter", "collective-broadcast") if w in text]
@@ -267,7 +261,7 @@ def test_many_devices_agree_with_one_and_never_talk():
         head = fg.PooledLinear(jnp.float32(rng.normal(size=(3, 4)) * 20), jnp.zeros(4))
         clf = fg.Classifier(lambda x: x, fg.PooledLinear(head.kernel, -head(images).mean(0)), 4, 6)
         said = np.asarray(clf(images).argmax(-1))
-        bank = fg.build_bank(clf, images, said, per_class=3, top_m=4, batch_size=10)
+        bank = fg.build_bank(clf, images, said, fg.BankConfig(per_class=3, top_m=4), batch_size=10)
         arguments = clf, bank, images[:3], (said[:3] + 1) % 4
         many, one = fg.explain(*arguments), fg.explain(*arguments, devices=jax.devices()[:1])
         assert many.num_edits.shape == (3,) and many.num_edits.min() > 0
@@ -286,16 +280,14 @@ def test_more_devices_than_samples_and_ragged_batches_need_no_new_program(proble
     devices = tuple(jax.local_devices()[:1])
     head = clf.head
     cells = np.asarray(clf.features(images))
-    before = explain_features._cache_size()
+    before = explain_cells._cache_size()
     for count in (8, 5, 1):
         padded = fg.bank.pad_batch(cells[:count], 8)
         targets = fg.bank.pad_batch(labels[:count], 8)
-        candidates, groups = bank.select(targets)
-        out = explain_features(
-            head, candidates, padded, targets, groups, config=config, devices=devices
-        )
+        candidates = bank.for_targets(targets)
+        out = explain_cells(head, candidates, padded, targets, config=config, devices=devices)
         assert out.num_edits.shape == (8,)
-    assert explain_features._cache_size() - before == 1
+    assert explain_cells._cache_size() - before == 1
 
 
 def test_importing_the_package_needs_jax_flax_and_numpy_only():

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.methods.cams import gradcam
-from fgvce_jax.methods.fgvce import Attribution, with_sp
+from fgvce_jax.methods.fgvce import Attribution
+from fgvce_jax.methods.sp import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 

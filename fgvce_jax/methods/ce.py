@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.cams import gradcam_weights
-from fgvce_jax.methods.fgvce import with_sp
+from fgvce_jax.methods.sp import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.methods.fgvce import with_sp
+from fgvce_jax.methods.sp import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 

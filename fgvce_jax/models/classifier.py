@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from fgvce_jax.checks import check_cells
 from fgvce_jax.errors import InputError
 
 _STATIC = {"static": True}
@@ -130,3 +131,17 @@ class Classifier:
                 f"features of type {type(self.features).__name__} have no dtype to change"
             )
         return replace(self, features=self.features.astype(dtype))
+
+
+@jax.jit
+def cells_of(clf: Classifier, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
+    """The images' feature maps.
+
+    Raises:
+        InputError: The head makes something else than `num_classes` logits of them.
+    """
+    cells = clf.features(images)
+    num_classes = check_cells(clf.head, jax.ShapeDtypeStruct(cells.shape[1:], cells.dtype))
+    if num_classes != clf.num_classes:
+        raise InputError(f"head: expected {clf.num_classes} classes' logits, got {num_classes}")
+    return cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from PIL import Image
 
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError
-from fgvce_jax.gallery import OWN, listed
-from fgvce_jax.methods import explains
+from fgvce_jax.methods import METHODS
 from fgvce_jax.report.figures import (
     BLUE,
     ORANGE,
@@ -76,7 +75,7 @@ def write_report(
     )
     n = results.maps["invariant"].shape[-1]
     config = results.info["config"]
-    methods = listed(config.get("methods", ()))
+    methods = tuple(dict.fromkeys(config.get("methods", ())))
     page = environment.get_template("template.html.j2").stream(
         title=title or _title(config),
         confusion=config.get("pairs") == "confusion",
@@ -163,7 +162,7 @@ def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
 def maps_with_nan(results: RunResults, methods: Sequence[str]) -> dict[str, list[str]]:
     """The ids of the images whose map holds NaN, by method; without those that have none."""
     ids = results.maps["id"]
-    found = {name: ids[np.isnan(_maps_of(results.maps, name)).any((1, 2))] for name in methods}
+    found = {name: ids[np.isnan(results.maps[name]).any((1, 2))] for name in methods}
     return {name: bad.tolist() for name, bad in found.items() if len(bad)}
 
 
@@ -200,11 +199,6 @@ def _seen(
             f"the run"
         )
     return view(example.image)
-
-
-def _maps_of(maps: Mapping[str, Any], name: str) -> Any:
-    """A method's maps, of one image or of all."""
-    return maps[OWN.get(name, name)]
 
 
 def _cards(
@@ -244,7 +238,7 @@ def card(
         "invariant": data_uri(overlay(maps["invariant"], "invariant")),
         "dominant": data_uri(overlay(maps["dominant"], "dominant")),
         "gallery": [
-            (name, explains(name), _picture(_maps_of(maps, name), explains(name)))
+            (name, METHODS[name].explains, _picture(maps[name], METHODS[name].explains))
             for name in methods
         ],
         "curve": _curve(row["p_target"]),

@@ -1,5 +1,7 @@
 """The exhaustive searches, held to loops that try one pair after another in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,20 @@ from tiny import problems, tiny
 
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS, cve
+from fgvce_jax.search import search_problem
 
-edits = jax.jit(cve.cve_edits, static_argnames=("max_iterations", "chunk"))
-semantic_edits = jax.jit(cve.cve_semantic_edits, static_argnames=("max_iterations", "chunk"))
+
+@partial(jax.jit, static_argnames="chunk")
+def edits(head, cells, target, candidates, valid=None, chunk=128):
+    return cve.cve_edits(search_problem(head, cells, target, candidates, valid), chunk=chunk)
+
+
+@partial(jax.jit, static_argnames="chunk")
+def semantic_edits(head, cells, target, candidates, *auxiliary, chunk=128):
+    problem = search_problem(head, cells, target, candidates)
+    return cve.cve_semantic_edits(problem, *auxiliary, chunk=chunk)
+
+
 PLAIN = {"pooled": reference.pooled_linear, "dense": reference.dense}
 
 
@@ -93,8 +106,8 @@ def test_other_auxiliary_features_decide_which_pairs_are_alike():
         cells,
         target,
         candidates,
-        auxiliary_cells=of_cells,
-        auxiliary_candidates=of_candidates,
+        of_cells,
+        of_candidates,
     )
     plain = reference.pooled_linear(*arguments)
     terms = semantic(of_cells, of_candidates, 0.4, 0.1, 0.2)
@@ -109,9 +122,9 @@ def test_the_matrix_product_equals_whole_passes():
         head = fg.PooledLinear(head.kernel * scale, head.bias)
         scores = {}
         for kind in (head, fg.Direct(head)):
-            prepared = kind.prepare(candidates)
-            score = cve.pair_scores(kind, target, jnp.asarray(candidates), prepared, 16, 7)
-            scores[type(kind)] = np.asarray(score(kind.rows(jnp.asarray(cells))))
+            problem = search_problem(kind, cells, target, candidates)
+            score = cve.pair_scores(problem, 7)
+            scores[type(kind)] = np.asarray(score(problem.rows))
         np.testing.assert_allclose(scores[fg.PooledLinear], scores[fg.Direct], atol=1e-5 * scale)
         out, direct = (edits(kind, cells, target, candidates) for kind in (head, fg.Direct(head)))
         np.testing.assert_array_equal(out.edit_cell, direct.edit_cell)
@@ -145,7 +158,9 @@ def test_running_out_of_candidates_is_a_result():
 def small():
     model = tiny()
     images, predicted, _ = problems(model, count=60)
-    bank = fg.build_bank(model.clf, images[10:], predicted[10:], per_class=2, top_m=None)
+    bank = fg.build_bank(
+        model.clf, images[10:], predicted[10:], fg.BankConfig(per_class=2, top_m=None)
+    )
     targets = np.array([k for k in range(5) if k not in bank.missing()], np.int32)
     contrast = np.array([targets[targets != p][0] for p in predicted[:10]], np.int32)
     return model, images, predicted, contrast, bank
@@ -156,10 +171,15 @@ def test_the_map_is_what_each_edit_added(small):
     maps = METHODS["cve"](model.clf, images[:10], predicted[:10], contrast, bank=bank)
     steps = []
     for image, q, ours in zip(images[:10], contrast, maps, strict=True):
-        valid = np.asarray(bank.valid[q])
+        valid = np.asarray(bank.valid[bank.group[q]])
         allowed = np.broadcast_to(valid, (16, len(valid)))
         made, p, _ = one_pair_at_a_time(
-            model.head, model.features(image), q, np.asarray(bank.cells[q]), allowed, 0.0 * allowed
+            model.head,
+            model.features(image),
+            q,
+            np.asarray(bank.cells[bank.group[q]]),
+            allowed,
+            0.0 * allowed,
         )
         expected = np.zeros(16)
         for (cell, _), gain in zip(made, np.diff(p), strict=True):

@@ -1,5 +1,7 @@
 """FG-VCE as methods: the pipeline's maps, its ablations, and other attributions as weight."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +13,16 @@ import fgvce_jax as fg
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.cams import gradcam
-from fgvce_jax.methods.fgvce import EditedFeatures, fgvce
+from fgvce_jax.methods.fgvce import EditedFeatures, fgvce, weighted_maps
 
 
 @pytest.fixture(scope="module")
 def case():
     model = tiny()
     images, predicted, _ = problems(model, count=60)
-    bank = fg.build_bank(model.clf, images[12:], predicted[12:], per_class=3, top_m=4)
+    bank = fg.build_bank(
+        model.clf, images[12:], predicted[12:], fg.BankConfig(per_class=3, top_m=4)
+    )
     usable = np.array([k for k in range(5) if k not in bank.missing()], np.int32)
     contrast = np.array([usable[usable != p][i % 2] for i, p in enumerate(predicted[:12])])
     return model, images[:12], predicted[:12], np.int32(contrast), bank
@@ -29,7 +33,7 @@ def by_hand(case, sigma=0.8):
     model, images, _, contrast, bank = case
     for image, q in zip(images, contrast, strict=True):
         before = np.float64(np.float32(model.features(image)))
-        candidates = np.asarray(bank.cells[q])[np.asarray(bank.valid[q])]
+        candidates = np.asarray(bank.cells[bank.group[q]])[np.asarray(bank.valid[bank.group[q]])]
         after, edits, *_ = reference.counterfactual(model.head, before, q, candidates, sigma)
         yield before, after, edits
 
@@ -56,6 +60,8 @@ def test_the_maps_are_those_of_the_pipeline(case):
 @pytest.mark.parametrize("sigma", [0.8, 0.0])
 def test_the_maps_are_those_of_the_definition_with_and_without_sp(case, sigma):
     model, images, predicted, contrast, bank = case
+    # The reference searches the same candidates, so the bank's own sigma is not at issue here.
+    bank = replace(bank, config=replace(bank.config, sigma=sigma))
     invariant, dominant = fgvce(
         model.clf, images, predicted, contrast, bank=bank, config=SearchConfig(sigma=sigma)
     )
@@ -117,8 +123,8 @@ def test_the_classifier_is_an_argument_of_the_compiled_program(case):
     """Other weights of the same shapes are not compiled again."""
     model, images, predicted, contrast, bank = case
     first = fgvce(model.clf, images, predicted, contrast, bank=bank)[0]
-    compiled = fgvce._cache_size()
+    compiled = weighted_maps._cache_size()
     other = jax.tree.map(lambda leaf: leaf * 0.9, model.clf)
     second = fgvce(other, images, predicted, contrast, bank=bank)[0]
-    assert fgvce._cache_size() == compiled
+    assert weighted_maps._cache_size() == compiled
     assert np.abs(first - second).max() > 0

@@ -1,22 +1,63 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import problems, tiny
 
 import fgvce_jax as fg
-from fgvce_jax.methods import METHODS, explains
+from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.rise import rise
 
 
 def test_a_method_is_found_by_name():
-    assert METHODS["rise"] is rise
+    assert METHODS["rise"].load() is rise
     assert len(METHODS) == len(set(METHODS)) == 18
+    assert [method.name for method in METHODS.values()] == list(METHODS)
 
 
-def test_every_name_leads_to_a_jitted_function():
-    for name in METHODS:
-        assert isinstance(METHODS[name], type(jax.jit(abs))), name
+def test_every_method_is_called_alike(case):
+    """Whatever it needs: what it does not need is not taken."""
+    model, images, predicted, contrast, best, all_cells = case
+    options = {"rise": {"num_masks": 8}, "ep": {"iterations": 2}}
+    for name, method in METHODS.items():
+        if name in ("gbp", "fgcam", "calm"):  # they want a network of this package's layers
+            continue
+        bank = all_cells if "all_cells" in method.needs else best
+        maps = method(
+            model.clf, images[:2], predicted[:2], contrast[:2], bank=bank, **options.get(name, {})
+        )
+        direct = {"contrast_classes": contrast[:2]} if "contrast" in method.needs else {}
+        if method.needs - {"contrast"}:
+            direct["bank"] = bank
+        own = method.load()(model.clf, images[:2], predicted[:2], **direct, **options.get(name, {}))
+        np.testing.assert_array_equal(maps, own, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def case():
+    model = tiny()
+    images, predicted, contrast = problems(model, count=40)
+    best = fg.build_bank(model.clf, images, predicted, fg.BankConfig(per_class=2, top_m=3))
+    every = fg.build_bank(model.clf, images, predicted, fg.BankConfig(per_class=2, top_m=None))
+    return model, images, predicted, contrast, best, every
+
+
+@pytest.mark.parametrize("name", [n for n, method in METHODS.items() if method.needs])
+def test_what_a_method_needs_is_named(name, case):
+    model, images, predicted, contrast, best, _ = case
+    with pytest.raises(fg.InputError, match=f"^{name}: expected contrast_classes"):
+        METHODS[name](model.clf, images[:2], predicted[:2])
+    if METHODS[name].needs - {"contrast"}:
+        with pytest.raises(fg.InputError, match=f"^{name}: expected a bank of"):
+            METHODS[name](model.clf, images[:2], predicted[:2], contrast[:2])
+    if "all_cells" in METHODS[name].needs:
+        with pytest.raises(fg.InputError, match=f"^{name}: expected a bank of all cells, built"):
+            METHODS[name](model.clf, images[:2], predicted[:2], contrast[:2], bank=best)
+
+
+def test_an_unknown_option_is_answered_with_the_known_ones(case):
+    model, images, predicted, contrast, *_ = case
+    with pytest.raises(fg.InputError, match=r"^scout: unknown option 'sp'; expected sp_sigma$"):
+        METHODS["scout"](model.clf, images[:2], predicted[:2], contrast[:2], sp=0.8)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
@@ -29,10 +70,10 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
     assert "gradcam" in METHODS
 
 
-def test_what_the_maps_explain():
-    of_q = [name for name in METHODS if explains(name) == "Q"]
+def test_which_class_the_maps_explain():
+    of_q = [name for name, method in METHODS.items() if method.explains == "Q"]
     assert of_q == ["cve", "cve_semantic", "fgvce_dominant"]
-    assert {explains(name) for name in METHODS} == {"P", "Q"}
+    assert {method.explains for method in METHODS.values()} == {"P", "Q"}
 
 
 @pytest.mark.parametrize("name", ["rise", "scorecam", "ep", "cve", "cve_semantic"])
@@ -42,7 +83,9 @@ def test_a_chunk_of_nothing_is_refused(name, chunk):
     images, predicted, contrast = problems(model, count=40)
     arguments, options = [images[:2], predicted[:2]], {}
     if name.startswith("cve"):
-        options["bank"] = fg.build_bank(model.clf, images, predicted, per_class=2, top_m=None)
+        options["bank"] = fg.build_bank(
+            model.clf, images, predicted, fg.BankConfig(per_class=2, top_m=None)
+        )
         arguments.append(contrast[:2])
     with pytest.raises(fg.InputError, match=f"chunk {chunk}: expected 1 or more"):
         METHODS[name](model.clf, *arguments, chunk=chunk, **options)

@@ -225,7 +225,7 @@ def exhaustive(case, cells, target, candidates, allowed, bonus):
 def test_cve(case, semantic):
     images, _ = some_images(seed=1, count=32)
     said = np.asarray(case.clf(images)).argmax(-1).astype(np.int32)
-    bank = fg.build_bank(case.clf, images, said, per_class=2, top_m=None)
+    bank = fg.build_bank(case.clf, images, said, fg.BankConfig(per_class=2, top_m=None))
     usable = [k for k in range(5) if k not in bank.missing()]
     contrast = np.int32([next(k for k in usable if k != p) for p in case.predicted])
     search = cve_semantic_counterfactuals if semantic else cve_counterfactuals
@@ -280,7 +280,7 @@ def test_fgvce(case, name):
     """Bank, search and maps, one cell and one candidate at a time, from torch's cells."""
     images, _ = some_images(seed=1, count=32)
     said = np.asarray(case.clf(images)).argmax(-1)
-    bank = fg.build_bank(case.clf, images, said, per_class=3, top_m=4)
+    bank = fg.build_bank(case.clf, images, said, fg.BankConfig(per_class=3, top_m=4))
     usable = [k for k in range(5) if k not in bank.missing()]
     contrast = np.int32([next(k for k in usable if k != p) for p in case.predicted])
     ours = METHODS[name](case.clf, case.images, case.predicted, contrast, bank=bank)
