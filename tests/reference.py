@@ -41,13 +41,21 @@ def gaussian(n, i, j, sigma):
     return mask
 
 
-def contributions(head, cells, c, sigma):
+def contributions(head, cells, c, sigma, against=None):
+    """Of the class's probability; with `against`, of the difference of the two logits."""
     n = len(cells)
-    whole = softmax(head(cells))[c]
+
+    def score(h):
+        z = head(h)
+        if against is not None:
+            return z[c] - z[against]
+        return -np.delete(softmax(z), c).sum()  # p - 1, which float64 knows to the last digit
+
+    whole = score(cells)
     s = np.zeros((n, n))
     for i in range(n):
         for j in range(n):
-            s[i, j] = whole - softmax(head(cells * (1 - gaussian(n, i, j, sigma))[..., None]))[c]
+            s[i, j] = whole - score(cells * (1 - gaussian(n, i, j, sigma))[..., None])
     return s
 
 
@@ -56,21 +64,34 @@ def cosine(a, b):
     return a @ b / product if product > 0 else 0.0
 
 
-def counterfactual(head, cells, target, candidates, sigma=0.8, max_iterations=100):
+def counterfactual(
+    head,
+    cells,
+    target,
+    candidates,
+    sigma=0.8,
+    max_iterations=100,
+    evidence="predicted",
+    shortlist=None,
+):
     """Returns (edited cells, [(cell, candidate)], flipped, [p_target])."""
     h = np.float64(cells).copy()
     n = len(h)
     replaced, edits, p = set(), [], [softmax(head(h))[target]]
     while np.argmax(head(h)) != target and len(edits) < min(max_iterations, n * n):
-        s = contributions(head, h, np.argmax(head(h)), sigma).reshape(-1)
+        against = target if evidence == "margin" else None
+        s = contributions(head, h, np.argmax(head(h)), sigma, against).reshape(-1)
         cell = max((k for k in range(n * n) if k not in replaced), key=lambda k: (s[k], -k))
         i, j = divmod(cell, n)
-        scores = []
-        for u in candidates:
+        alike = [cosine(h[i, j], u) for u in candidates]
+        tried = sorted(range(len(candidates)), key=lambda u: (-alike[u], u))[:shortlist]
+        best, best_score = None, -np.inf
+        for u in sorted(tried):
             trial = h.copy()
-            trial[i, j] = u
-            scores.append(cosine(h[i, j], u) + np.log(softmax(head(trial))[target]))
-        best = int(np.argmax(scores))
+            trial[i, j] = candidates[u]
+            score = alike[u] + np.log(softmax(head(trial))[target])
+            if score > best_score:
+                best, best_score = u, score
         h[i, j] = candidates[best]
         replaced.add(cell)
         edits.append((cell, best))
@@ -78,13 +99,14 @@ def counterfactual(head, cells, target, candidates, sigma=0.8, max_iterations=10
     return h, edits, bool(np.argmax(head(h)) == target), p
 
 
-def contrastive_maps(head, before, after, predicted, target, sigma):
+def contrastive_maps(head, before, after, predicted, target, sigma, evidence="predicted"):
     def share(a, b):
         d = np.maximum(a - b, 0).sum(-1)
         return d / d.sum() if d.sum() > 0 else d
 
-    invariant = contributions(head, before, predicted, sigma) * share(before, after)
-    dominant = contributions(head, after, target, sigma) * share(after, before)
+    rivals = (target, predicted) if evidence == "margin" else (None, None)
+    invariant = contributions(head, before, predicted, sigma, rivals[0]) * share(before, after)
+    dominant = contributions(head, after, target, sigma, rivals[1]) * share(after, before)
     return invariant, dominant
 
 

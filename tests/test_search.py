@@ -45,6 +45,54 @@ def test_the_search_agrees_with_the_reference_on_planted_problems(kind):
     assert np.mean(np.array(edits_seen) > 1) > 0.5  # real searches, not one edit each
 
 
+OPTIONS = [{"evidence": "margin"}, {"shortlist": 4}, {"evidence": "margin", "shortlist": 4}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("kind", ["pooled", "dense"])
+def test_the_options_of_the_search_agree_with_the_reference(kind, options):
+    rng = np.random.default_rng(9)
+    config, others = fg.SearchConfig(**options), 0
+    for _ in range(30):
+        head, arguments, cells, _, target, candidates = planted(rng, kind=kind)
+        plain = MAKE_REFERENCE[kind](*arguments)
+        h, edits, flipped, p = reference.counterfactual(plain, cells, target, candidates, **options)
+        for form in (head, fg.Direct(head)):
+            out = search(form, cells, target, candidates, config)
+            made = zip(out.edit_cell.tolist(), out.edit_candidate.tolist(), strict=True)
+            assert list(made)[: int(out.num_edits)] == edits
+            assert bool(out.flipped) == flipped
+            np.testing.assert_allclose(out.p_target[: len(p)], p, atol=1e-5)
+        others += edits != reference.counterfactual(plain, cells, target, candidates)[1]
+
+        before, evidence = int(np.argmax(plain(np.float64(cells)))), config.evidence
+        expected = reference.contrastive_maps(
+            plain, np.float64(cells), h, before, target, 0.8, evidence
+        )
+        ours = maps(head, cells, out.cells, before, target, config)
+        for got, want in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-4)
+    assert others > 5  # the options make a difference
+
+
+def test_a_shortlist_of_all_candidates_changes_nothing():
+    head, _, cells, _, target, candidates = planted(np.random.default_rng(10))
+    everyone = search(head, cells, target, candidates)
+    for count in (len(candidates), 10**6):
+        out = search(head, cells, target, candidates, fg.SearchConfig(shortlist=count))
+        np.testing.assert_array_equal(out.edit_candidate, everyone.edit_candidate)
+
+
+def test_a_shortlist_holds_none_that_is_not_valid():
+    head, _, cells, _, target, candidates = planted(np.random.default_rng(7))
+    config = fg.SearchConfig(shortlist=5)
+    valid = np.arange(len(candidates)) >= len(candidates) - 3  # fewer than the shortlist
+    out = search(head, cells, target, candidates, config, valid=valid)
+    used = np.asarray(out.edit_candidate[: int(out.num_edits)])
+    assert used.size
+    assert valid[used].all()
+
+
 @pytest.mark.parametrize("kind", ["pooled", "dense"])
 def test_the_factored_search_equals_the_direct_one(kind):
     rng = np.random.default_rng(1)
