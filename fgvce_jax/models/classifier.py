@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from fgvce_jax.checks import check_cells
 from fgvce_jax.errors import InputError
+from fgvce_jax.models.pytree import fit_for_jit
 
 _STATIC = {"static": True}
 
@@ -97,9 +98,10 @@ class Classifier:
         spec: How to build the same architecture again (`fgvce_jax.models.ModelSpec`); None for
             functions of the user's own, which cannot be saved as a checkpoint.
 
-    A `features` or `head` that is a pytree (every one of this package) passes its weights into
-    jitted functions as arguments. A plain function is taken as it is, and arrays it captures
-    become constants of the compiled program; give such weights as a `jax.tree_util.Partial`.
+    A `features` or `head` that is a pytree (every one of this package, or a module of Equinox)
+    passes its arrays into jitted functions as arguments. A plain function is taken as it is, and
+    arrays it captures become constants of the compiled program; give such weights as a
+    `jax.tree_util.Partial`.
     """
 
     features: Callable[[Any], Any]
@@ -113,8 +115,8 @@ class Classifier:
     def __post_init__(self):
         for name in ("features", "head"):
             function = getattr(self, name)
-            if callable(function) and jax.tree_util.all_leaves([function]):
-                object.__setattr__(self, name, jax.tree_util.Partial(function))
+            if callable(function):
+                object.__setattr__(self, name, fit_for_jit(name, function))
         names = tuple(self.class_names) or tuple(str(k) for k in range(self.num_classes))
         if len(names) != self.num_classes:
             raise InputError(f"class_names: expected {self.num_classes} names, got {len(names)}")
