@@ -325,9 +325,10 @@ def save_bank(
     """Write the bank as .npz.
 
     Args:
-        bank: What is written.
-        file: Where to.
-        key: What it was made of; `load_bank` asks for the same.
+        bank: The bank.
+        file: A binary file, open for writing.
+        key: Identifies the classifier, data and options it was built from; `load_bank` asks for the
+            same.
         skipped: The reference images that could not be read, by id and why.
     """
     arrays = {

@@ -1,4 +1,4 @@
-"""What a user can choose, as frozen dataclasses: a run is its config."""
+"""The options of a run, as frozen dataclasses; their defaults stand here and nowhere else."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class ExplainConfig:
         batch_size: Images in one forward pass, and explanations in one search.
         part_size: Images of the split in one part of the results; a killed run redoes at most
             one.
-        dtype: What the backbone computes in; contributions and search are always float32.
+        dtype: Number format of the backbone; contributions and search are always float32.
         pairs: "misclassified" asks of every mistake why it is P and not the correct class Q;
             "confusion" asks of every correctly classified image why it is P and not Q, the class
             that the model confuses most with P over the split.
@@ -203,7 +203,7 @@ class ExplainConfig:
             object.__setattr__(self, "methods", names)
 
 
-def _at_least(config: Any, least: float, *names: str) -> None:
+def _at_least(config: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None and not value >= least:

@@ -1,4 +1,4 @@
-"""What a user can get wrong, in one line each; the command line turns these into exit code 2."""
+"""Errors that a user can mend, in one line each; the command line turns them into exit code 2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class InputError(ValueError):
 class Unfinished(InputError):
     """Work that was stopped from outside: a full disk, a process that is gone.
 
-    What was written before is whole and stays, and the same call continues from it.
+    Everything written before is whole and stays, and the same call continues from it.
     """
 
 
@@ -19,7 +19,7 @@ class UnreadableImage(InputError):
 
     Attributes:
         id: The example's id, usually its path inside the dataset.
-        why: What is wrong with it.
+        why: The reason.
     """
 
     def __init__(self, id: str, why: str):

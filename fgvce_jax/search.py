@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 class SearchState(NamedTuple):
-    """What the loop carries; T = min(max_iterations, n^2), unused entries are -1.
+    """The state of the loop; T = min(max_iterations, n^2), unused entries are -1.
 
     Attributes:
         rows: The current feature map as the head holds it, [n^2, D].

@@ -1,4 +1,4 @@
-"""What follows the last convolutional stage, in the shape the search needs."""
+"""Heads: the rest of a network behind the cut, in the shape the search needs, a file each."""
 
 from fgvce_jax.heads.base import AdditiveHead, SearchHead
 from fgvce_jax.heads.calm import CalmHead

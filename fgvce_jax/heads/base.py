@@ -21,7 +21,7 @@ class SearchHead(ABC):
     """A head with the operations that contributions, bank and search are written in.
 
     `rows` [n^2, D] stand for one feature map; `candidates` [N, C] are cells that may replace one
-    of its own, and `prepared` is what `prepare` made of them once, for all searches.
+    of its own, and `prepared` the result of `prepare` on them, made once for all searches.
     """
 
     @abstractmethod
@@ -30,11 +30,11 @@ class SearchHead(ABC):
 
     @abstractmethod
     def rows(self, cells: Float[Array, "n n C"]) -> Float[Array, "n*n D"]:
-        """What each cell amounts to, in its place."""
+        """Each cell's share of the result, in its place."""
 
     @abstractmethod
     def prepare(self, candidates: Float[Array, "*batch N C"]) -> Any:
-        """What can be computed of candidates before it is known which cell they replace."""
+        """The part of `place` that does not depend on which cell is replaced."""
 
     @abstractmethod
     def place(

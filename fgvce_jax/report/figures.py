@@ -1,7 +1,7 @@
 """From arrays to pictures: overlays, patches, charts, and an explanation as one figure.
 
-Colours mean the same everywhere: orange is what spoke for the predicted class P, blue what decides
-for the other class Q.
+Colours mean the same everywhere: orange is evidence for the predicted class P, blue is evidence for
+the other class Q.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Window(NamedTuple):
 
 
 def window(cell: int, n: int) -> Window:
-    """What is shown of a cell: itself and a cell's width around it, at least 3/7 of the image.
+    """The part of an image shown for a cell: the cell and a cell's width around it, at least 3/7.
 
     At the image's border the window is moved inwards, so that it stays inside.
 
@@ -211,7 +211,7 @@ def card_figure(
 
     figure = Figure(figsize=(10, 4.8), facecolor="white")
     _headline(
-        figure, (("The classifier said ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE))
+        figure, (("Predicted ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE))
     )
     top = figure.add_gridspec(
         1, 4, left=0.02, right=0.985, top=0.82, bottom=0.41, width_ratios=(1, 1, 1, 1.1)
@@ -221,8 +221,8 @@ def card_figure(
     for number, edit in enumerate(found["edits"], 1):
         _outline(axes, edit["cell"], n, size, ORANGE, str(number))
     for k, name, title, color in (
-        (1, "invariant", f"spoke for\n{p}", ORANGE),
-        (2, "dominant", f"decides for\n{q}", BLUE),
+        (1, "invariant", f"evidence for\n{p}", ORANGE),
+        (2, "dominant", f"deciding for\n{q}", BLUE),
     ):
         axes = _picture(figure.add_subplot(top[k]), image, title, color)
         levels = np.round(intensity(results.maps[name][row], size) * (_LEVELS - 1)).astype(int)

@@ -56,7 +56,7 @@ def write_report(
         dataset: The split that was explained.
         references: The split that the candidates come from.
         view: From an image to what the classifier saw of it.
-        title: What the page is about; by default the data and the classifier of the run's config.
+        title: The page's title; by default the data and the classifier of the run's config.
         advance: Called with 1 for every card drawn.
 
     Returns:
@@ -104,7 +104,7 @@ def write_report(
 
 
 def _title(config: dict[str, Any]) -> str:
-    """What was explained, in a few words, from as much as the config says."""
+    """The data and the classifier in a few words, as far as the config names them."""
     data, model = config.get("data") or {}, config.get("model") or {}
     what = [data.get("name"), config.get("split") and f"{config['split']} split"]
     checkpoint = model.get("checkpoint") or ""
@@ -191,7 +191,7 @@ def _patches(
 def _seen(
     results: RunResults, dataset: Dataset, index: int, id: str, view: View
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """What the classifier saw of an image, once it is certain that it is the run's."""
+    """An image as the classifier receives it; InputError where it is not the run's any more."""
     example = dataset[index]
     if example.id != id:
         raise InputError(
@@ -208,7 +208,7 @@ def _cards(
     view: View,
     advance: Callable[[int], Any],
 ) -> Iterator[dict[str, Any]]:
-    """What the template needs for each explanation, in the order of the table."""
+    """The template's variables for each explanation, in the order of the table."""
     maps = {name: results.maps[name] for name in results.maps if name != "id"}
     start = 0
     for batch in results.table.to_batches(max_chunksize=64):

@@ -11,6 +11,7 @@ from fgvce_jax.report import page as page_module
 from fgvce_jax.results import CORE_MAPS, Edit, Record, open_run, read_run
 
 N, SIZE = 7, 70
+OTHERS = ("gradcam", "fgvce_invariant", "fgvce_dominant", "scout", "cve")
 CLASSES = ('<script>alert("wren")</script>', "finch & co", "owl's")
 
 
@@ -168,6 +169,7 @@ def test_a_card(written):
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     maps = {name: np.eye(N) for name in CORE_MAPS} | {"scout": np.eye(N)}
     maps |= {"cve": np.full((N, N), np.nan), "dominant": np.eye(N)[::-1]}
+    maps["fgvce_dominant"] = maps["dominant"]
     methods = "scout", "fgvce_dominant", "cve"
     card = page_module.card(row, image, maps, methods)
     assert card["curve"] == [(0, 135), (175, 75), (350, 15)]
@@ -222,9 +224,9 @@ def captions_of(text):
 
 
 def test_the_methods_asked_for_stand_side_by_side_each_with_its_class(tmp_path):
-    records = [mistake(1, 0, 1, [3], extra=("gradcam", "scout", "cve"))]
+    records = [mistake(1, 0, 1, [3], extra=OTHERS)]
     for methods, captions in {
-        ("gradcam", "fgvce", "scout", "cve"): [
+        OTHERS: [
             "gradcam · P",
             "fgvce_invariant · P",
             "fgvce_dominant · Q",
@@ -262,8 +264,8 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
         ).read_text()
         for pairs in ("misclassified", "confusion")
     }
-    of_mistakes = ("the label says", "the wrong class", "Most confused", "<td>label</td>")
-    of_pairs = ("and is right", "most confuses P with", "The pairs", "<td>most confused with</td>")
+    of_mistakes = ("the label is", "to the wrong class", "Most confused", "<td>label</td>")
+    of_pairs = (", correctly; ", "often confuses with P", "The pairs", "<td>most confused with</td>")
     for text in of_mistakes:
         assert text in pages["misclassified"]
         assert text not in pages["confusion"]
@@ -332,8 +334,8 @@ def test_one_explanation_as_a_figure(run, tmp_path):
     assert len(pictures) == 3 + 2 * 3
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles[1:4] == [
-        "spoke for\nfinch & co",
-        f"decides for\n{CLASSES[0]}",
+        "evidence for\nfinch & co",
+        f"deciding for\n{CLASSES[0]}",
         f"probability of\n{CLASSES[0]}",
     ]
     assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2", "3", "4"]
