@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fgvce_jax.data.archive import Files
-from fgvce_jax.data.records import Listed, Listing, Records, RecordsBuilder, url_info
+from fgvce_jax.data.records import ListedImage, Listing, RecordBuilder, RecordDataset, url_info
 from fgvce_jax.errors import InputError
 
 
-class CubBuilder(RecordsBuilder):
-    """TFDS builder `cub_200_2011_parts`; see `RecordsBuilder` for its arguments."""
+class CubBuilder(RecordBuilder):
+    """TFDS builder `cub_200_2011_parts`; see `RecordBuilder` for its arguments."""
 
     name = "cub_200_2011_parts"
     HOMEPAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
@@ -42,12 +42,12 @@ class CubBuilder(RecordsBuilder):
     KEYPOINTS = 15
     ARCHIVES: ClassVar = {"CUB_200_2011.tgz": r"(^|/)images\.txt$"}
 
-    def _list(self, files: Files, keypoints: Path | None) -> Listing:
+    def list_images(self, files: Files, keypoints: Path | None) -> Listing:
         return read_listing(files)
 
 
-class Cub(Records):
-    """One split of a prepared CUB-200-2011; see `Records` for its arguments."""
+class Cub(RecordDataset):
+    """One split of a prepared CUB-200-2011; see `RecordDataset` for its arguments."""
 
     builder_cls = CubBuilder
 
@@ -108,12 +108,12 @@ def read_listing(files: Files) -> Listing:
     )
     part_names, parts, part_lines = _read_parts(files, images)
 
-    splits: dict[str, list[Listed]] = {"train": [], "test": []}
+    splits: dict[str, list[ListedImage]] = {"train": [], "test": []}
     for image_id, line in images.items():
         (image_name,) = line.values
         file = f"images/{image_name}"
         splits["train" if training[image_id].values[0] else "test"].append(
-            Listed(
+            ListedImage(
                 id=image_name,
                 file=files.open(file) if file in files.stored else None,
                 where=f"{files.shown('images.txt')}, line {line.number}",
@@ -130,7 +130,7 @@ def read_listing(files: Files) -> Listing:
 
 
 class _Line:
-    """A parsed line: its number, its text, and what follows the id."""
+    """A parsed line: its number, its text, and the values after the id."""
 
     __slots__ = ("number", "text", "values")
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fgvce_jax.data.archive import Files
-from fgvce_jax.data.records import Listed, Listing, Records, RecordsBuilder, url_info
+from fgvce_jax.data.records import ListedImage, Listing, RecordBuilder, RecordDataset, url_info
 from fgvce_jax.errors import InputError
 
 _ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
@@ -45,8 +45,8 @@ KEYPOINT_NAMES = (
 )
 
 
-class DogsBuilder(RecordsBuilder):
-    """TFDS builder `stanford_dogs_keypoints`; see `RecordsBuilder` for its arguments."""
+class DogsBuilder(RecordBuilder):
+    """TFDS builder `stanford_dogs_keypoints`; see `RecordBuilder` for its arguments."""
 
     name = "stanford_dogs_keypoints"
     HOMEPAGE = _ADDRESS + "main.html"
@@ -96,12 +96,12 @@ class DogsBuilder(RecordsBuilder):
         "lists.tar": r"(^|/)train_list\.mat$",
     }
 
-    def _list(self, files: Files, keypoints: Path | None) -> Listing:
+    def list_images(self, files: Files, keypoints: Path | None) -> Listing:
         return read_listing(files, keypoints)
 
 
-class Dogs(Records):
-    """One split of prepared Stanford Dogs; see `Records` for its arguments."""
+class Dogs(RecordDataset):
+    """One split of prepared Stanford Dogs; see `RecordDataset` for its arguments."""
 
     builder_cls = DogsBuilder
 
@@ -133,7 +133,7 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     unknown = np.tile(np.float32([np.nan, np.nan, 0]), (len(KEYPOINT_NAMES), 1))
 
     notes: list[str] = []
-    splits: dict[str, list[Listed]] = {}
+    splits: dict[str, list[ListedImage]] = {}
     class_of: dict[int, str] = {}
     for split in ("train", "test"):
         list_name, entries = _read_list(files, f"{split}_list.mat")
@@ -159,7 +159,7 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
                 )
             entry, points = points_of.get(image_name, (0, unknown))
             splits[split].append(
-                Listed(
+                ListedImage(
                     id=image_name,
                     file=files.open(image_of[image_name]) if image_name in image_of else None,
                     where=where,

@@ -1,4 +1,4 @@
-"""The one example format, and what every dataset offers."""
+"""The one example format, and the interface of every dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 @dataclass(frozen=True)
 class Example:
-    """One image and what is known about it.
+    """One image with its label and annotations.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
