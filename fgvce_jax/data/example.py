@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -31,6 +31,7 @@ class Example:
     part_masks: Bool[np.ndarray, "M H W"] | None = None
 
 
+@runtime_checkable  # so that annotations with it can be checked
 class Dataset(Protocol):
     """Random access to the examples of one split.
 

@@ -137,7 +137,8 @@ def random_resized_crop(
     )
     if keypoints is not None:
         scale = image_size / size
-        keypoints = kp.move(keypoints, scale, corner * scale, (image_size, image_size))
+        shift = corner * scale
+        keypoints = kp.move(keypoints, tuple(scale), tuple(shift), (image_size, image_size))
     return np.asarray(window), keypoints
 
 
@@ -184,7 +185,7 @@ class _Load:
     dataset: Dataset
     view: _View | _RandomWindow
 
-    def __call__(self, index: int) -> _Item | UnreadableImage:
+    def __call__(self, index: int | np.integer) -> _Item | UnreadableImage:
         index = int(index)
         try:
             example = self.dataset[index]
