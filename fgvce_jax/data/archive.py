@@ -84,7 +84,10 @@ OnProgress = Callable[[str, int, int], None]
 
 
 def open_files(
-    path: str | Path, archives: Mapping[str, str], scratch: Path, on_progress: OnProgress
+    path: str | os.PathLike[str],
+    archives: Mapping[str, str],
+    scratch: Path,
+    on_progress: OnProgress,
 ) -> Files:
     """List the files of a folder or an archive.
 

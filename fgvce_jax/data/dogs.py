@@ -8,9 +8,9 @@ Dogs Out?, ECCV 2020; their file comes from the authors, on request.
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -130,7 +130,7 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
             "annotation.tar"
         )
     points_of = {} if keypoints is None else read_keypoints(keypoints)
-    unknown = np.tile(np.float32([np.nan, np.nan, 0]), (len(KEYPOINT_NAMES), 1))
+    unknown = np.tile(np.array([np.nan, np.nan, 0], np.float32), (len(KEYPOINT_NAMES), 1))
 
     notes: list[str] = []
     splits: dict[str, list[ListedImage]] = {}
@@ -146,17 +146,6 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
                     f"{where}: label {label + 1} of {class_name}, expected of {class_of[label]}"
                 )
             annotation = boxes_of.get(image_name.removesuffix(".jpg"))
-            boxes = _read_boxes(files, annotation) if annotation else np.zeros((0, 4), np.float32)
-            if annotation is None:
-                notes.append(
-                    f"{where}: image {image_name} has no annotation; expected Annotation/"
-                    f"{image_name.removesuffix('.jpg')}; taken without boxes"
-                )
-            elif not len(boxes):
-                notes.append(
-                    f"{files.shown(annotation)}: no bndbox element, expected one for each dog; "
-                    f"image {image_name} is taken without boxes"
-                )
             entry, points = points_of.get(image_name, (0, unknown))
             splits[split].append(
                 ListedImage(
@@ -164,7 +153,7 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
                     file=files.open(image_of[image_name]) if image_name in image_of else None,
                     where=where,
                     label=label,
-                    boxes=boxes,
+                    boxes=_boxes(files, annotation, image_name, where, notes),
                     keypoints=points.astype(np.float32),
                     keypoints_where=lambda p, entry=entry: f"{keypoints}, entry {entry}, joint {p}",
                 )
@@ -174,16 +163,42 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     names = [class_of[label] for label in sorted(class_of)]
     if keypoints is None:
         return Listing(names, (), splits, notes)
-    listed = [image.id for image in itertools.chain(*splits.values())]
+    listing = Listing(names, KEYPOINT_NAMES, splits, notes)
+    notes += _check_annotated(keypoints, points_of, listing)
+    return listing
+
+
+def _boxes(
+    files: Files, annotation: str | None, image_name: str, where: str, notes: list[str]
+) -> Float[np.ndarray, "N 4"]:
+    """An image's boxes; none, and one more of the notes, where its annotation has none."""
+    if annotation is None:
+        notes.append(
+            f"{where}: image {image_name} has no annotation; expected Annotation/"
+            f"{image_name.removesuffix('.jpg')}; taken without boxes"
+        )
+        return np.zeros((0, 4), np.float32)
+    boxes = _read_boxes(files, annotation)
+    if not len(boxes):
+        notes.append(
+            f"{files.shown(annotation)}: no bndbox element, expected one for each dog; "
+            f"image {image_name} is taken without boxes"
+        )
+    return boxes
+
+
+def _check_annotated(path: Path, points_of: Mapping[str, object], listing: Listing) -> list[str]:
+    """A note if the keypoint file has only some of the listed images; `InputError` if none."""
+    listed = [image.id for image in listing.images]
     annotated = len(points_of.keys() & listed)
     if not annotated:
         raise InputError(
-            f"{keypoints}: none of its {len(points_of)} entries is of a listed image; expected "
+            f"{path}: none of its {len(points_of)} entries is of a listed image; expected "
             f"{DogsBuilder.KEYPOINT_FILE}, with img_path such as {listed[0]}"
         )
     if annotated < len(listed):
-        notes.append(f"{keypoints}: keypoints of {annotated:,} of the {len(listed):,} images")
-    return Listing(names, KEYPOINT_NAMES, splits, notes)
+        return [f"{path}: keypoints of {annotated:,} of the {len(listed):,} images"]
+    return []
 
 
 def _last_two(name: str) -> str:

@@ -98,7 +98,7 @@ def _bars() -> Iterator[OnProgress]:
 
 def _summarise(folder: Path, builder: RecordBuilder) -> None:
     """Print the first notes, and the number of images in each split."""
-    notes = builder.info.metadata["notes"]
+    notes = builder.metadata["notes"]
     for note in notes[:_NOTES_SHOWN]:
         notify(note)
     if len(notes) > _NOTES_SHOWN:
@@ -109,7 +109,7 @@ def _summarise(folder: Path, builder: RecordBuilder) -> None:
 
 def _check_kept(folder: Path, builder: RecordBuilder) -> None:
     """Describe the records that are there; `InputError` where other ones are asked for."""
-    kept = builder.info.metadata
+    kept = builder.metadata
     given = builder.keypoint_digest()
     if given not in (None, kept["keypoint_digest"]):
         how = "with another keypoint file" if kept["keypoint_names"] else "without keypoints"

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -52,11 +52,11 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     CITATION: str
     HOMEPAGE: str
     DESCRIPTION: str
-    url_infos: dict[str, UrlInfo]  # official addresses; set here, as TFDS looks them up with a
-    # package that it does not depend on
+    # Official addresses. TFDS would read them from a file, with a package that it does not require.
+    url_infos: ClassVar[dict[str, UrlInfo]]
     KEYPOINTS: int  # P
     KEYPOINT_FILE: str | None = None  # name of the file that `keypoints` is, if there is any
-    ARCHIVES: dict[str, str]  # see `archive.open_files`
+    ARCHIVES: ClassVar[dict[str, str]]  # see `archive.open_files`
 
     def __init__(
         self,
@@ -99,6 +99,16 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     @abc.abstractmethod
     def list_images(self, files: Files, keypoints: Path | None) -> Listing:
         """Read the official lists; `InputError` names file and line of a fault."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Kept with TFDS's own description: ids and labels of each split, notes and the like."""
+        return cast("dict[str, Any]", self.info.metadata)
+
+    @property
+    def label_feature(self) -> tfds.features.ClassLabel:
+        """Of the records; it holds the official class names."""
+        return cast("dict[str, Any]", self.info.features)["label"]
 
     @property
     def partial_dir(self) -> Path:
@@ -168,8 +178,8 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
         unreadable, notes = check_images(listing, self._on_progress)
         self._staging = self.partial_dir / listing.fingerprint()
         self._staging.mkdir(parents=True, exist_ok=True)
-        self.info.features["label"].names = listing.class_names
-        self.info.metadata.update(
+        self.label_feature.names = list(listing.class_names)
+        self.metadata.update(
             keypoint_names=list(listing.keypoint_names),
             keypoint_digest=keypoint_digest,
             notes=[*listing.notes, *notes],
@@ -195,7 +205,8 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     # Where TFDS's documentation wants a writer of one's own; no public name leads there. It is
     # called before the lists are read, so that the folder is not known yet.
     def _example_writer(self) -> tfds.core.ExampleWriter:
-        return ResumingWriter(self.info.file_format, lambda: self._staging)
+        file_format = tfds.core.FileFormat(self.info.file_format)
+        return ResumingWriter(file_format, lambda: self._staging)
 
     # TFDS prints sizes that it does not know, and has no option against it. Redirecting stdout
     # instead would also hide the lines that `on_progress` prints.
@@ -209,11 +220,10 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
 
     def _is_complete(self) -> bool:
         """Whether the description of the records is there, and names every class they have."""
-        metadata = self.info.metadata
-        if "unreadable" not in metadata:
+        if "unreadable" not in self.metadata:
             return False
-        labels = [label for split in metadata["splits"].values() for label in split["labels"]]
-        return max(labels) < (self.info.features["label"].num_classes or 0)
+        labels = [label for split in self.metadata["splits"].values() for label in split["labels"]]
+        return max(labels) < (self.label_feature.num_classes or 0)
 
     def _read_lists(self, dl_manager: Any) -> Listing:
         """The listing of the source that was given, or of the download."""

@@ -114,7 +114,7 @@ def _hide_outside(image: ListedImage, size: tuple[int, int], names: Sequence[str
     notes = []
     points = image.keypoints
     outside = (points[:, 2] > 0) & ((points[:, :2] < 0) | (points[:, :2] >= size)).any(axis=1)
-    for p in np.flatnonzero(outside):
+    for p in np.flatnonzero(outside).tolist():
         x, y = points[p, :2]
         notes.append(
             f"{image.keypoints_where(p)}: {names[p]} at ({x:g}, {y:g}) lies outside image "

@@ -40,8 +40,8 @@ class RecordDataset:
 
     def __init__(self, split: str, path: str | os.PathLike | None = None):
         self.split, self.path = split, path
-        builder = self.builder_cls.open(path)
-        metadata = builder.info.metadata
+        builder: Any = self.builder_cls.open(path)  # TFDS's annotations are those of its own use
+        metadata = builder.metadata
         if split not in metadata["splits"]:
             known = ", ".join(metadata["splits"])
             raise InputError(f"{builder.name}: unknown split {split!r}; expected one of {known}")
@@ -49,9 +49,7 @@ class RecordDataset:
         self.labels = np.array(listed["labels"], np.int32)
         self.ids: Sequence[str] = tuple(listed["ids"])
         self.keypoint_names: tuple[str, ...] = tuple(metadata["keypoint_names"])
-        self.class_names: tuple[str, ...] = tuple(
-            map(self.readable, builder.info.features["label"].names)
-        )
+        self.class_names: tuple[str, ...] = tuple(map(self.readable, builder.label_feature.names))
         self.notes = tuple(metadata["notes"])
         self._unreadable = metadata["unreadable"]
         info = builder.info.splits[split]
@@ -90,7 +88,7 @@ class RecordDataset:
         keypoints = None
         if self.keypoint_names:
             keypoints = kp.turn_upright(
-                record["keypoints"] + np.float32([PIXEL_CENTRE, PIXEL_CENTRE, 0]),
+                record["keypoints"] + np.array([PIXEL_CENTRE, PIXEL_CENTRE, 0], np.float32),
                 _stored_orientation(record["image"]),
                 width=image.shape[1],
                 height=image.shape[0],
