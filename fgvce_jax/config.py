@@ -20,16 +20,22 @@ class DataConfig:
             Dogs. Not needed for birds and digits.
         num_workers: Processes that decode images; 0 leaves it to threads, which is enough for a
             few processors.
+        class_map: A YAML or JSON file that gives classes of the dataset the classifier's name or
+            number for them, as in `barn owl: owl`, where the two have different names. Classes
+            that are not in it keep their name.
     """
 
     name: str = "birds"
     path: str | None = None
     num_workers: int = 0
+    class_map: str | None = None
 
     def __post_init__(self):
         _at_least(self, 0, "num_workers")
-        if self.path is not None:  # the same folder has one name, from wherever it is called
-            object.__setattr__(self, "path", os.path.abspath(os.path.expanduser(self.path)))
+        for name in ("path", "class_map"):  # one name for a file, from wherever it is called
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class ModelConfig:
         image_size: Height and width of the images, in pixels; by default the architecture's own.
         resize_to: Pixels to which an image's short side is resized before its centre is cut out;
             by default the checkpoint's, or none: the whole image is resized to a square.
+        class_names: A text file with the name of each class on a line, in the classifier's order;
+            by default the checkpoint's. Training takes the names of the dataset.
     """
 
     checkpoint: str | None = None
@@ -60,6 +68,7 @@ class ModelConfig:
     stem_stride: int = 4
     image_size: int | None = None
     resize_to: int | None = None
+    class_names: str | None = None
 
     def __post_init__(self):
         _at_least(self, 1, "image_size", "resize_to")
@@ -72,6 +81,9 @@ class ModelConfig:
             value = getattr(self, name)
             if value and os.path.exists(os.path.expanduser(value)):  # else: one that is shipped
                 object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
+        if self.class_names is not None:
+            path = os.path.abspath(os.path.expanduser(self.class_names))
+            object.__setattr__(self, "class_names", path)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from fgvce_jax.errors import InputError, Unfinished
 
 _LONGEST_END = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
-"""Of zeros after the last file: two blocks that mark the end, and what fills the last record."""
+"""Zeros after the last file: two blocks that mark the end, and the filling of the last record."""
 
 
-class Stored(NamedTuple):
-    """Where a file's bytes lie: `size` bytes at `offset` of `path`."""
+class ByteRange(NamedTuple):
+    """A file as `size` bytes at `offset` of `path`."""
 
     path: str
     offset: int
@@ -35,7 +35,7 @@ class Files:
     """
 
     where: str
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, ByteRange]
 
     def matching(self, pattern: str) -> list[str]:
         """Names in which the regular expression `pattern` is found, shortest first."""
@@ -79,12 +79,15 @@ class StoredFile:
         return self.files.read(self.name)
 
 
-Report = Callable[[str, int, int], None]
-"""Told of progress: report(what is being done, how much is done, of how much)."""
+OnProgress = Callable[[str, int, int], None]
+"""Called as on_progress(task, steps done, steps in all)."""
 
 
 def open_files(
-    path: str | Path, archives: Mapping[str, str], scratch: Path, report: Report
+    path: str | os.PathLike[str],
+    archives: Mapping[str, str],
+    scratch: Path,
+    on_progress: OnProgress,
 ) -> Files:
     """List the files of a folder or an archive.
 
@@ -93,49 +96,49 @@ def open_files(
         archives: Archives that a folder may hold in place of their extracted content, each with a
             regular expression that finds a name in the folder where it was extracted.
         scratch: Where a compressed archive is uncompressed to.
-        report: Told of the bytes of a compressed archive that are read.
+        on_progress: Told of the bytes of a compressed archive that are read.
 
     Raises:
         InputError: No such path, or an archive that is damaged or cut short.
     """
     path = Path(path).expanduser()
     if path.is_file():
-        return Files(str(path), _list_archive(path, scratch, report))
+        return Files(str(path), _list_archive(path, scratch, on_progress))
     if not path.is_dir():
         raise InputError(f"{path}: expected a folder or an archive")
     files = Files(str(path), dict(_walk(path)))
     for name, extracted in archives.items():
         if (path / name).is_file() and not files.matching(extracted):
             files = Files(
-                files.where, {**_list_archive(path / name, scratch, report), **files.stored}
+                files.where, {**_list_archive(path / name, scratch, on_progress), **files.stored}
             )
     return files
 
 
 def open_all(
-    paths: Sequence[Path], archives: Mapping[str, str], scratch: Path, report: Report
+    paths: Sequence[Path], archives: Mapping[str, str], scratch: Path, on_progress: OnProgress
 ) -> Files:
     """The files of several folders or archives together; see `open_files`."""
-    stored: dict[str, Stored] = {}
+    stored: dict[str, ByteRange] = {}
     for path in paths:
-        stored |= open_files(path, archives, scratch, report).stored
+        stored |= open_files(path, archives, scratch, on_progress).stored
     return Files(os.path.commonpath(paths), stored)
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, Stored]]:
+def _walk(folder: Path) -> Iterator[tuple[str, ByteRange]]:
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         for name in names:
             path = os.path.join(parent, name)
             if os.path.isfile(path):
                 relative = os.path.relpath(path, folder).replace(os.sep, "/")
-                yield relative, Stored(path, 0, os.path.getsize(path))
+                yield relative, ByteRange(path, 0, os.path.getsize(path))
 
 
-def _list_archive(path: Path, scratch: Path, report: Report) -> dict[str, Stored]:
+def _list_archive(path: Path, scratch: Path, on_progress: OnProgress) -> dict[str, ByteRange]:
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    tar = _uncompress(path, scratch, report) if compressed else path
+    tar = _uncompress(path, scratch, on_progress) if compressed else path
     try:
         with tarfile.open(tar, "r:") as archive:
             members = [m for m in archive if m.isreg()]
@@ -157,10 +160,10 @@ def _list_archive(path: Path, scratch: Path, report: Report) -> dict[str, Stored
             f"{path}: damaged after {last}; expected a further file there or the archive's end (is "
             "the download complete?)"
         )
-    return {m.name.removeprefix("./"): Stored(str(tar), m.offset_data, m.size) for m in members}
+    return {m.name.removeprefix("./"): ByteRange(str(tar), m.offset_data, m.size) for m in members}
 
 
-def _uncompress(path: Path, scratch: Path, report: Report) -> Path:
+def _uncompress(path: Path, scratch: Path, on_progress: OnProgress) -> Path:
     """The .tar in a .tar.gz, so that its members can be read in any order. Kept in `scratch`."""
     import gzip
 
@@ -178,7 +181,7 @@ def _uncompress(path: Path, scratch: Path, report: Report) -> Path:
         ):
             while block := source.read(1 << 20):
                 target.write(block)
-                report(f"uncompressing {path.name}", packed.tell(), status.st_size)
+                on_progress(f"uncompressing {path.name}", packed.tell(), status.st_size)
             target.flush()
             os.fsync(target.fileno())
         part.replace(tar)

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fgvce_jax.data.archive import Files
-from fgvce_jax.data.records import Listed, Listing, Records, RecordsBuilder, url_info
+from fgvce_jax.data.records import ListedImage, Listing, RecordBuilder, RecordDataset, url_info
 from fgvce_jax.errors import InputError
 
 
-class CubBuilder(RecordsBuilder):
-    """TFDS builder `cub_200_2011_parts`; see `RecordsBuilder` for its arguments."""
+class CubBuilder(RecordBuilder):
+    """TFDS builder `cub_200_2011_parts`; see `RecordBuilder` for its arguments."""
 
     name = "cub_200_2011_parts"
     HOMEPAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
@@ -42,12 +42,12 @@ class CubBuilder(RecordsBuilder):
     KEYPOINTS = 15
     ARCHIVES: ClassVar = {"CUB_200_2011.tgz": r"(^|/)images\.txt$"}
 
-    def _list(self, files: Files, keypoints: Path | None) -> Listing:
+    def list_images(self, files: Files, keypoints: Path | None) -> Listing:
         return read_listing(files)
 
 
-class Cub(Records):
-    """One split of a prepared CUB-200-2011; see `Records` for its arguments."""
+class Cub(RecordDataset):
+    """One split of a prepared CUB-200-2011; see `RecordDataset` for its arguments."""
 
     builder_cls = CubBuilder
 
@@ -64,56 +64,42 @@ def read_listing(files: Files) -> Listing:
         InputError: A missing file, a line of the wrong form, an image that one file lists and
             another does not, an image listed twice, a box without area, all with file and line.
     """
-    found = files.matching(r"(^|/)images\.txt$")
-    if not found:
-        raise InputError(
-            f"{files.where}: no images.txt; expected the CUB_200_2011 archive or folder"
-        )
-    files = files.below(found[0].removesuffix("images.txt"))
-
-    images = _by_id(files, "images.txt", "<image_id> <image_name>", (int, str))
-    first: dict[str, int] = {}
-    for line in images.values():
-        (image_name,) = line.values
-        if image_name in first:
-            raise _wrong(files, "images.txt", line, f"a name not yet on line {first[image_name]}")
-        first[image_name] = line.number
+    files = _official_folder(files)
+    images = _image_names(files)
     classes = _by_id(files, "classes.txt", "<class_id> <class_name>", (int, str))
     label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
-
-    def each(name: str, form: str, types: tuple, check: Callable[..., bool]) -> dict[int, _Line]:
-        lines = _by_id(files, name, form, types, check)
-        for image_id, line in images.items():
-            if image_id not in lines:
-                raise InputError(
-                    f"{files.shown(name)}: no line for image {image_id} (images.txt, line "
-                    f"{line.number}); expected {form}"
-                )
-        for image_id, line in lines.items():
-            if image_id not in images:
-                raise _wrong(files, name, line, "an image_id of images.txt")
-        return lines
-
-    labels = each(
-        "image_class_labels.txt", "<image_id> <class_id>", (int, int), lambda c: c in label_of
+    labels = _by_image(
+        files,
+        images,
+        "image_class_labels.txt",
+        "<image_id> <class_id>",
+        (int, int),
+        lambda class_id: class_id in label_of,
     )
-    training = each(
-        "train_test_split.txt", "<image_id> <is_training_image>", (int, int), lambda t: t in (0, 1)
+    training = _by_image(
+        files,
+        images,
+        "train_test_split.txt",
+        "<image_id> <is_training_image>",
+        (int, int),
+        lambda is_training: is_training in (0, 1),
     )
-    boxes = each(
+    boxes = _by_image(
+        files,
+        images,
         "bounding_boxes.txt",
         "<image_id> <x> <y> <width> <height> with sides above 0",
         (int, float, float, float, float),
-        lambda *box: np.isfinite(box).all() and min(box[2:]) > 0,
+        lambda *box: bool(np.isfinite(box).all()) and min(box[2:]) > 0,
     )
     part_names, parts, part_lines = _read_parts(files, images)
 
-    splits: dict[str, list[Listed]] = {"train": [], "test": []}
+    splits: dict[str, list[ListedImage]] = {"train": [], "test": []}
     for image_id, line in images.items():
         (image_name,) = line.values
         file = f"images/{image_name}"
         splits["train" if training[image_id].values[0] else "test"].append(
-            Listed(
+            ListedImage(
                 id=image_name,
                 file=files.open(file) if file in files.stored else None,
                 where=f"{files.shown('images.txt')}, line {line.number}",
@@ -130,7 +116,7 @@ def read_listing(files: Files) -> Listing:
 
 
 class _Line:
-    """A parsed line: its number, its text, and what follows the id."""
+    """A parsed line: its number, its text, and the values after the id."""
 
     __slots__ = ("number", "text", "values")
 
@@ -179,6 +165,50 @@ def _by_id(
     if not table:
         raise InputError(f"{files.shown(name)}: empty; expected lines {form}")
     return table
+
+
+def _official_folder(files: Files) -> Files:
+    """The files below the folder that holds images.txt."""
+    found = files.matching(r"(^|/)images\.txt$")
+    if not found:
+        raise InputError(
+            f"{files.where}: no images.txt; expected the CUB_200_2011 archive or folder"
+        )
+    return files.below(found[0].removesuffix("images.txt"))
+
+
+def _image_names(files: Files) -> dict[int, _Line]:
+    """The lines of images.txt by image_id, no name twice."""
+    images = _by_id(files, "images.txt", "<image_id> <image_name>", (int, str))
+    first: dict[str, int] = {}
+    for line in images.values():
+        (image_name,) = line.values
+        if image_name in first:
+            raise _wrong(files, "images.txt", line, f"a name not yet on line {first[image_name]}")
+        first[image_name] = line.number
+    return images
+
+
+def _by_image(
+    files: Files,
+    images: dict[int, _Line],
+    name: str,
+    form: str,
+    types: tuple,
+    check: Callable[..., bool],
+) -> dict[int, _Line]:
+    """The lines of a table that has one for each of `images`."""
+    lines = _by_id(files, name, form, types, check)
+    for image_id, line in images.items():
+        if image_id not in lines:
+            raise InputError(
+                f"{files.shown(name)}: no line for image {image_id} (images.txt, line "
+                f"{line.number}); expected {form}"
+            )
+    for image_id, line in lines.items():
+        if image_id not in images:
+            raise _wrong(files, name, line, "an image_id of images.txt")
+    return lines
 
 
 def _read_parts(

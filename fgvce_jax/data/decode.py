@@ -17,8 +17,8 @@ _EXPECTED = "expected a whole JPEG, PNG or WebP file"
 def decode(encoded: bytes, id: str) -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image file's content as a viewer would show it.
 
-    EXIF orientation is applied, grey, palette and CMYK become RGB, 16 bits become 8, and what is
-    transparent shows white. Of an animation, the first frame.
+    EXIF orientation is applied, grey, palette and CMYK become RGB, 16 bits become 8, and
+    transparent pixels show white. Of an animation, the first frame.
 
     Raises:
         UnreadableImage: Under `id`, if the file is empty or damaged, or a side of the image is
@@ -39,7 +39,7 @@ def decode(encoded: bytes, id: str) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _why(error: Exception) -> str:
-    """What an error says, the same in every run: without the addresses of objects."""
+    """An error's message, the same in every run: without the addresses of objects."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image file"
     return re.sub(" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split())) or type(error).__name__

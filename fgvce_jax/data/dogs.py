@@ -8,9 +8,9 @@ Dogs Out?, ECCV 2020; their file comes from the authors, on request.
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from fgvce_jax.data.archive import Files
-from fgvce_jax.data.records import Listed, Listing, Records, RecordsBuilder, url_info
+from fgvce_jax.data.records import ListedImage, Listing, RecordBuilder, RecordDataset, url_info
 from fgvce_jax.errors import InputError
 
 _ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
@@ -45,8 +45,8 @@ KEYPOINT_NAMES = (
 )
 
 
-class DogsBuilder(RecordsBuilder):
-    """TFDS builder `stanford_dogs_keypoints`; see `RecordsBuilder` for its arguments."""
+class DogsBuilder(RecordBuilder):
+    """TFDS builder `stanford_dogs_keypoints`; see `RecordBuilder` for its arguments."""
 
     name = "stanford_dogs_keypoints"
     HOMEPAGE = _ADDRESS + "main.html"
@@ -96,12 +96,12 @@ class DogsBuilder(RecordsBuilder):
         "lists.tar": r"(^|/)train_list\.mat$",
     }
 
-    def _list(self, files: Files, keypoints: Path | None) -> Listing:
+    def list_images(self, files: Files, keypoints: Path | None) -> Listing:
         return read_listing(files, keypoints)
 
 
-class Dogs(Records):
-    """One split of prepared Stanford Dogs; see `Records` for its arguments."""
+class Dogs(RecordDataset):
+    """One split of prepared Stanford Dogs; see `RecordDataset` for its arguments."""
 
     builder_cls = DogsBuilder
 
@@ -130,10 +130,10 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
             "annotation.tar"
         )
     points_of = {} if keypoints is None else read_keypoints(keypoints)
-    unknown = np.tile(np.float32([np.nan, np.nan, 0]), (len(KEYPOINT_NAMES), 1))
+    unknown = np.tile(np.array([np.nan, np.nan, 0], np.float32), (len(KEYPOINT_NAMES), 1))
 
     notes: list[str] = []
-    splits: dict[str, list[Listed]] = {}
+    splits: dict[str, list[ListedImage]] = {}
     class_of: dict[int, str] = {}
     for split in ("train", "test"):
         list_name, entries = _read_list(files, f"{split}_list.mat")
@@ -146,25 +146,14 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
                     f"{where}: label {label + 1} of {class_name}, expected of {class_of[label]}"
                 )
             annotation = boxes_of.get(image_name.removesuffix(".jpg"))
-            boxes = _read_boxes(files, annotation) if annotation else np.zeros((0, 4), np.float32)
-            if annotation is None:
-                notes.append(
-                    f"{where}: image {image_name} has no annotation; expected Annotation/"
-                    f"{image_name.removesuffix('.jpg')}; taken without boxes"
-                )
-            elif not len(boxes):
-                notes.append(
-                    f"{files.shown(annotation)}: no bndbox element, expected one for each dog; "
-                    f"image {image_name} is taken without boxes"
-                )
             entry, points = points_of.get(image_name, (0, unknown))
             splits[split].append(
-                Listed(
+                ListedImage(
                     id=image_name,
                     file=files.open(image_of[image_name]) if image_name in image_of else None,
                     where=where,
                     label=label,
-                    boxes=boxes,
+                    boxes=_boxes(files, annotation, image_name, where, notes),
                     keypoints=points.astype(np.float32),
                     keypoints_where=lambda p, entry=entry: f"{keypoints}, entry {entry}, joint {p}",
                 )
@@ -174,16 +163,42 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     names = [class_of[label] for label in sorted(class_of)]
     if keypoints is None:
         return Listing(names, (), splits, notes)
-    listed = [image.id for image in itertools.chain(*splits.values())]
+    listing = Listing(names, KEYPOINT_NAMES, splits, notes)
+    notes += _check_annotated(keypoints, points_of, listing)
+    return listing
+
+
+def _boxes(
+    files: Files, annotation: str | None, image_name: str, where: str, notes: list[str]
+) -> Float[np.ndarray, "N 4"]:
+    """An image's boxes; none, and one more of the notes, where its annotation has none."""
+    if annotation is None:
+        notes.append(
+            f"{where}: image {image_name} has no annotation; expected Annotation/"
+            f"{image_name.removesuffix('.jpg')}; taken without boxes"
+        )
+        return np.zeros((0, 4), np.float32)
+    boxes = _read_boxes(files, annotation)
+    if not len(boxes):
+        notes.append(
+            f"{files.shown(annotation)}: no bndbox element, expected one for each dog; "
+            f"image {image_name} is taken without boxes"
+        )
+    return boxes
+
+
+def _check_annotated(path: Path, points_of: Mapping[str, object], listing: Listing) -> list[str]:
+    """A note if the keypoint file has only some of the listed images; `InputError` if none."""
+    listed = [image.id for image in listing.images]
     annotated = len(points_of.keys() & listed)
     if not annotated:
         raise InputError(
-            f"{keypoints}: none of its {len(points_of)} entries is of a listed image; expected "
+            f"{path}: none of its {len(points_of)} entries is of a listed image; expected "
             f"{DogsBuilder.KEYPOINT_FILE}, with img_path such as {listed[0]}"
         )
     if annotated < len(listed):
-        notes.append(f"{keypoints}: keypoints of {annotated:,} of the {len(listed):,} images")
-    return Listing(names, KEYPOINT_NAMES, splits, notes)
+        return [f"{path}: keypoints of {annotated:,} of the {len(listed):,} images"]
+    return []
 
 
 def _last_two(name: str) -> str:

@@ -1,10 +1,10 @@
-"""The one example format, and what every dataset offers."""
+"""The one example format, and the interface of every dataset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 @dataclass(frozen=True)
 class Example:
-    """One image and what is known about it.
+    """One image with its label and annotations.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
@@ -31,6 +31,7 @@ class Example:
     part_masks: Bool[np.ndarray, "M H W"] | None = None
 
 
+@runtime_checkable  # so that annotations with it can be checked
 class Dataset(Protocol):
     """Random access to the examples of one split.
 

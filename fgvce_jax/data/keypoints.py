@@ -13,7 +13,7 @@ from jaxtyping import Float
 def move(
     keypoints: Float[np.ndarray, "P 3"],
     scale: tuple[float, float],
-    shift: tuple[float, float],
+    shift: tuple[float | int, float | int],
     size: tuple[int, int],
 ) -> Float[np.ndarray, "P 3"]:
     """Keypoints of an image that was resized, then cropped.

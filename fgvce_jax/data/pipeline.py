@@ -1,7 +1,7 @@
 """The input pipeline: decode, resize, batch, in a fixed order, on threads or processes (Grain).
 
-A dataset decodes (and turns an image as its EXIF data says); this module resizes as the
-classifier's own preprocessing says and moves the keypoints along with every geometric step.
+A dataset decodes (and turns an image upright by its EXIF data); this module resizes as in the
+classifier's own preprocessing and moves the keypoints along with every geometric step.
 Images that cannot be read are left out and reported, in order.
 """
 
@@ -119,7 +119,7 @@ def random_resized_crop(
     lies on disk, so that a small one keeps its detail.
 
     Args:
-        rng: What it is drawn with.
+        rng: Source of the window.
         image: Any size.
         keypoints: Moved along; one outside the window becomes invisible. Or None.
         image_size: S, in pixels.
@@ -137,7 +137,8 @@ def random_resized_crop(
     )
     if keypoints is not None:
         scale = image_size / size
-        keypoints = kp.move(keypoints, scale, corner * scale, (image_size, image_size))
+        shift = corner * scale
+        keypoints = kp.move(keypoints, tuple(scale), tuple(shift), (image_size, image_size))
     return np.asarray(window), keypoints
 
 
@@ -179,12 +180,12 @@ class _RandomWindow(NamedTuple):
 
 @dataclass(frozen=True)
 class _Load:
-    """Index -> item, or the error that says why there is none; can travel to a worker process."""
+    """Index -> item, or the error that explains its absence; can travel to a worker process."""
 
     dataset: Dataset
     view: _View | _RandomWindow
 
-    def __call__(self, index: int) -> _Item | UnreadableImage:
+    def __call__(self, index: int | np.integer) -> _Item | UnreadableImage:
         index = int(index)
         try:
             example = self.dataset[index]
@@ -316,7 +317,7 @@ def epoch_order(
 ) -> Int[np.ndarray, " M"]:
     """This process's share of 0 ... size - 1, in the order that (seed, epoch) determine.
 
-    All shares have the same length; what is left over is dropped, another part every epoch.
+    All shares have the same length; the remainder is dropped, another part every epoch.
     """
     order = np.random.default_rng([seed, epoch]).permutation(size)
     return order[: size - size % process_count][process_index::process_count]
@@ -339,8 +340,8 @@ def training_batches(
     """One epoch, shuffled: len(dataset) // process_count // batch_size whole batches.
 
     The number holds even where images cannot be read (their places are taken by others of
-    the split), so that the processes of a run and its learning rate stay in step. What is
-    given out is a function of (dataset, seed, epoch, process) alone.
+    the split), so that the processes of a run and its learning rate stay in step. The
+    batches are a function of (dataset, seed, epoch, process) alone.
 
     Args:
         dataset, batch_size, image_size, resize_to, num_workers, on_skip: As for `batches`;

@@ -1,8 +1,10 @@
-"""`fgvce data prepare`: from an official archive to records that are read in any order."""
+"""`fgvce prepare`: from an official archive to records that are read in any order."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import (
@@ -14,30 +16,32 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from fgvce_jax.data.archive import OnProgress
 from fgvce_jax.data.cub import CubBuilder
 from fgvce_jax.data.dogs import DogsBuilder
-from fgvce_jax.data.records import RecordsBuilder
+from fgvce_jax.data.records import RecordBuilder
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.progress import console, notify
 
-BUILDERS: dict[str, type[RecordsBuilder]] = {"cub": CubBuilder, "dogs": DogsBuilder}
+BUILDERS: dict[str, type[RecordBuilder]] = {"cub": CubBuilder, "dogs": DogsBuilder}
 
 _NOTES_SHOWN = 20
 
 
 def prepare(
-    name: str,
-    from_path: str | os.PathLike | None = None,
-    data_dir: str | os.PathLike | None = None,
-    keypoints: str | os.PathLike | None = None,
+    dataset: str,
+    source: str | os.PathLike[str] | None = None,
+    to: str | os.PathLike[str] | None = None,
+    keypoints: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write a dataset's records; run again after an interruption, it continues.
+    """Write a dataset's records from its official archive; run again, it continues.
 
     Args:
-        name: "cub" or "dogs".
-        from_path: The official archive (CUB), a folder with the official archives (Dogs), or the
-            folder they were extracted to; None downloads them from their official address.
-        data_dir: Where to write, the `path` to open the dataset with; TFDS's folder by default.
+        dataset: cub or dogs.
+        source: The official archive (CUB), the folder of the official archives (Dogs), or the
+            folder they were extracted to; by default they are downloaded from their official
+            address.
+        to: Folder of the records, the `path` to open the dataset with; by default TFDS's folder.
         keypoints: StanfordExtra's JSON file, for Dogs; without it they have no keypoints.
 
     Returns:
@@ -48,27 +52,19 @@ def prepare(
             that were prepared with another keypoint file.
         Unfinished: No room on the disk.
     """
-    if name not in BUILDERS:
-        raise InputError(f"{name}: unknown dataset; expected one of {', '.join(BUILDERS)}")
-    if from_path is not None and not Path(from_path).exists():
-        raise InputError(f"{from_path}: expected a folder or an archive")
-    if data_dir is not None:
-        data_dir = os.path.expanduser(data_dir)
+    if dataset not in BUILDERS:
+        raise InputError(f"{dataset}: unknown dataset; expected one of {', '.join(BUILDERS)}")
+    if source is not None and not Path(source).exists():
+        raise InputError(f"{source}: expected a folder or an archive")
+    if to is not None:
+        to = os.path.expanduser(to)
         try:
-            os.makedirs(data_dir, exist_ok=True)
+            os.makedirs(to, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{data_dir}: {error.strerror}; expected a folder") from error
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done)
-
-        builder = BUILDERS[name](
-            source=from_path, keypoints=keypoints, data_dir=data_dir, report=report
+            raise InputError(f"{to}: {error.strerror}; expected a folder") from error
+    with _bars() as on_progress:
+        builder = BUILDERS[dataset](
+            source=source, keypoints=keypoints, data_dir=to, on_progress=on_progress
         )
         folder = Path(builder.data_dir)
         if folder.exists():
@@ -78,22 +74,42 @@ def prepare(
             builder.download_and_prepare()
         except OSError as error:
             raise Unfinished(
-                f"{folder}: {error}; what was written before is kept, and the same command "
+                f"{folder}: {error}; the shards written before are kept, and the same command "
                 "continues"
             ) from error
-    notes = builder.info.metadata["notes"]
+    _summarise(folder, builder)
+    return folder
+
+
+@contextmanager
+def _bars() -> Iterator[OnProgress]:
+    """A progress bar for each task, added when the task begins."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def on_progress(task: str, done: int, total: int) -> None:
+            if task not in bars:
+                bars[task] = progress.add_task(task, total=total)
+            progress.update(bars[task], completed=done)
+
+        yield on_progress
+
+
+def _summarise(folder: Path, builder: RecordBuilder) -> None:
+    """Print the first notes, and the number of images in each split."""
+    notes = builder.metadata["notes"]
     for note in notes[:_NOTES_SHOWN]:
         notify(note)
     if len(notes) > _NOTES_SHOWN:
         notify(f"... and {len(notes) - _NOTES_SHOWN} more such lines, kept in metadata.json")
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     notify(f"{folder}: {', '.join(f'{n} {split} images' for split, n in counts.items())}")
-    return folder
 
 
-def _check_kept(folder: Path, builder: RecordsBuilder) -> None:
-    """Say what is there, or raise `InputError` where it is not what is asked for."""
-    kept = builder.info.metadata
+def _check_kept(folder: Path, builder: RecordBuilder) -> None:
+    """Describe the records that are there; `InputError` where other ones are asked for."""
+    kept = builder.metadata
     given = builder.keypoint_digest()
     if given not in (None, kept["keypoint_digest"]):
         how = "with another keypoint file" if kept["keypoint_names"] else "without keypoints"

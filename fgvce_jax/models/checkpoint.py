@@ -234,16 +234,18 @@ def open_classifier(config: ModelConfig) -> Classifier:
     """The classifier that a config names: its checkpoint, or its weights for its architecture.
 
     Raises:
-        InputError: It names none, or none that can be read.
+        InputError: It names none, or none that can be read; or another number of class names.
     """
     if not config.checkpoint and not (config.arch and config.weights):
         raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
+    names = None if config.class_names is None else read_class_names(config.class_names)
     clf = load_classifier(
         config.checkpoint or config.arch,
         config.weights,
         cut=config.cut,
         image_size=config.image_size,
         resize_to=config.resize_to,
+        class_names=names,
     )
     if config.arch not in (None, clf.spec.arch):
         raise InputError(f"checkpoint {config.checkpoint}: a {clf.spec.arch}, not {config.arch}")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from synthetic_cub import PARTS, colour, make_cub
 
-from fgvce_jax.data import records
 from fgvce_jax.data.archive import open_files
 from fgvce_jax.data.cub import Cub, read_listing
 from fgvce_jax.data.pipeline import batches
 from fgvce_jax.data.prepare import prepare
+from fgvce_jax.data.records import builder, shards
 from fgvce_jax.errors import InputError, UnreadableImage
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "CUB_200_2011"
@@ -154,13 +154,13 @@ def test_the_real_annotations(tmp_path):
 def test_a_killed_preparation_continues(source, prepared, tmp_path, monkeypatch):
     code = """
 import os, signal, sys
-from fgvce_jax.data import records
-records.IMAGES_PER_SHARD = 2
+from fgvce_jax.data.records import builder
+builder.IMAGES_PER_SHARD = 2
 from fgvce_jax.data.cub import CubBuilder
-def report(what, done, total):
-    if what == "writing images" and done == 6:
+def on_progress(task, done, total):
+    if task == "writing images" and done == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-CubBuilder(source=sys.argv[1], data_dir=sys.argv[2], report=report).download_and_prepare()
+CubBuilder(source=sys.argv[1], data_dir=sys.argv[2], on_progress=on_progress).download_and_prepare()
 """
     killed = subprocess.run([sys.executable, "-c", code, source, tmp_path], check=False)
     assert killed.returncode == -9
@@ -169,7 +169,7 @@ CubBuilder(source=sys.argv[1], data_dir=sys.argv[2], report=report).download_and
     whole = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("partial/*/*-of-00003")}
     assert len(whole) == 2
 
-    monkeypatch.setattr(records, "IMAGES_PER_SHARD", 2)
+    monkeypatch.setattr(builder, "IMAGES_PER_SHARD", 2)
     prepare("cub", source, tmp_path)
     kept = {p.name: p.stat().st_mtime_ns for p in tmp_path.rglob("*-of-00003")}
     assert whole.items() <= kept.items()
@@ -183,10 +183,10 @@ CubBuilder(source=sys.argv[1], data_dir=sys.argv[2], report=report).download_and
 def test_a_full_disk_keeps_what_is_whole_and_the_rerun_continues(source, tmp_path):
     code = """
 import logging, resource, signal, sys
-from fgvce_jax.data import records
+from fgvce_jax.data.records import builder
 from fgvce_jax.data.prepare import prepare
 from fgvce_jax.errors import InputError
-records.IMAGES_PER_SHARD = 2
+builder.IMAGES_PER_SHARD = 2
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -231,7 +231,7 @@ def test_what_killed_preparations_left_half_written_is_removed(source, copy, tmp
         prepare("cub", copy, tmp_path / "out")
     assert [p for p in partial_dir.rglob("*") if p.is_file()] == [whole]
     with (
-        records._alone(partial_dir),
+        shards.locked(partial_dir),
         pytest.raises(InputError, match="another process prepares this dataset there"),
     ):
         prepare("cub", source, tmp_path / "out")

@@ -1,0 +1,213 @@
+"""A dataset's classes as the classifier numbers them.
+
+The two are trained and collected apart: a folder sorts its classes by name and may lack one, which
+would shift every later label. So classes correspond by name, or as the user maps them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jaxtyping import Int
+
+from fgvce_jax.data.example import Dataset
+from fgvce_jax.errors import InputError
+from fgvce_jax.models.classifier import Classifier
+
+_SHOWN = 3  # names or pairs in a message
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A dataset's labels and the classifier's class names, which belong together.
+
+    Attributes:
+        labels: int32 [N], the dataset's labels as the classifier numbers its classes.
+        class_names: K names, the classifier's own; or the dataset's, where it has none.
+        note: One line for the user on a correspondence that no name confirms; else None.
+    """
+
+    labels: Int[np.ndarray, " N"]
+    class_names: tuple[str, ...]
+    note: str | None = None
+
+
+def match_labels(
+    dataset: Dataset, clf: Classifier, class_map: str | os.PathLike[str] | None = None
+) -> Matched:
+    """Number a dataset's classes as the classifier does.
+
+    A class in `class_map` is numbered as it says, and every other one by its name. A classifier
+    whose class names are "0", "1", ... has no names: it takes those of a dataset with as many
+    classes, in order, unless the dataset's names are the same numbers.
+
+    Args:
+        dataset: D classes.
+        clf: K classes; several of the dataset may be one of them, as `class_map` says.
+        class_map: See `read_class_map`.
+
+    Raises:
+        InputError: A class that the classifier does not have, or has more than once; a classifier
+            without names for another number of classes; a `class_map` that cannot be read or
+            names a class that is not there.
+    """
+    ours, theirs = tuple(dataset.class_names), clf.class_names
+    unnamed = theirs == tuple(str(k) for k in range(clf.num_classes))
+    by_name = not unnamed or set(ours) == set(theirs)
+    note = None
+    if class_map is not None:
+        numbers = _mapped(ours, theirs, class_map, by_name)
+        if unnamed and sorted(numbers) == list(range(clf.num_classes)):
+            theirs = tuple(ours[numbers.index(k)] for k in range(clf.num_classes))
+    elif by_name:
+        numbers = _by_name(ours, theirs)
+        if unnamed and numbers != sorted(numbers):
+            note = (
+                f"the dataset's {len(ours)} class names are numbers and taken as the "
+                f"classifier's: {_pairs(numbers, ours)}"
+            )
+    elif len(ours) == clf.num_classes:
+        numbers, theirs = list(range(clf.num_classes)), ours
+        note = (
+            f"the classifier's {len(ours)} classes have no names and take those of the dataset, "
+            f"in order: {_pairs(numbers, ours)}"
+        )
+    else:
+        raise InputError(
+            f"class names: expected those of the classifier, which has {clf.num_classes} classes "
+            f"without names, for a dataset of {len(ours)} classes ({_first(ours)}); give "
+            "--model.class_names names.txt, or port it with --class_names"
+        )
+    return Matched(np.array(numbers, np.int32)[dataset.labels], theirs, note)
+
+
+def dataset_fingerprint(ids: Sequence[str], labels: Int[np.ndarray, " N"]) -> str:
+    """A hash of the images' ids and of their labels, 16 hexadecimal digits."""
+    digest = hashlib.sha256(repr(list(ids)).encode())
+    digest.update(np.ascontiguousarray(labels, "<i4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
+    """A YAML or, by its suffix, JSON file: class of the dataset -> the classifier's name or index.
+
+    Everything in it is taken as text, so that classes called 001, no or 1.0 stay what they are.
+
+    Raises:
+        InputError: A file that cannot be read or holds anything else, or a class that is there
+            twice.
+    """
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+        pairs = _json_pairs(text) if Path(path).suffix == ".json" else _yaml_pairs(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"class_map {path}: cannot be read ({why})") from error
+    if not pairs or not all(isinstance(word, str) for pair in pairs for word in pair):
+        raise InputError(
+            f"class_map {path}: expected a class name or a number for each class, as in `owl: 3`"
+        )
+    chosen: dict[str, str] = {}
+    for name, target in pairs:
+        if name in chosen:
+            raise InputError(f"class_map {path}: class {name!r}: expected once, got it again")
+        chosen[name] = target
+    return chosen
+
+
+def _json_pairs(text: str) -> list[tuple[Any, Any]]:
+    # As pairs, since a dict would drop a class's first entry without a word.
+    pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
+    return list(pairs) if isinstance(pairs, tuple) else []
+
+
+def _yaml_pairs(text: str) -> list[tuple[Any, Any]]:
+    # The nodes hold a scalar's own text, before YAML makes a number or a truth value of it.
+    root = yaml.compose(text, yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return []
+    return [(key.value, value.value) for key, value in root.value]
+
+
+def _by_name(ours: Sequence[str], theirs: Sequence[str]) -> list[int]:
+    if tuple(ours) == tuple(theirs):  # a name that both have twice is no question then
+        return list(range(len(theirs)))
+    places = _places(theirs)
+    hint = "; or map it with --data.class_map"
+    return [_number(name, places, f"class {name!r} of the dataset", hint) for name in ours]
+
+
+def _mapped(
+    ours: Sequence[str], theirs: Sequence[str], path: str | os.PathLike[str], by_name: bool
+) -> list[int]:
+    """As the map says; where it has no entry, by name, if names are to be trusted."""
+    chosen, places = read_class_map(path), _places(theirs)
+    for name in chosen:
+        if name not in ours:
+            raise InputError(
+                f"class_map {path}: class {name!r}: expected one of the dataset's {len(ours)} "
+                f"classes, such as {_nearest(name, ours)}"
+            )
+    numbers = []
+    for name in ours:
+        target = chosen.get(name)
+        if target is None and not by_name:
+            raise InputError(
+                f"class_map {path}: no entry for class {name!r}; expected one for every class, as "
+                "the classifier has no class names"
+            )
+        if target is None:
+            numbers.append(_number(name, places, f"class_map {path}: no entry for class {name!r}"))
+        elif target not in places and target.isdecimal() and int(target) < len(theirs):
+            numbers.append(int(target))
+        else:
+            numbers.append(_number(target, places, f"class_map {path}: class {target!r}"))
+    return numbers
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    """The numbers of each name; ImageNet has some names twice."""
+    places = defaultdict(list)
+    for k, name in enumerate(names):
+        places[name].append(k)
+    return dict(places)
+
+
+def _number(name: str, places: dict[str, list[int]], where: str, hint: str = "") -> int:
+    """The one number of a class name; `where` and `hint` frame the message if there is none."""
+    found = places.get(name, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{where}: expected a name that the classifier has once, got that of its classes "
+            f"{', '.join(map(str, found))}; map it to a number with --data.class_map"
+        )
+    count = sum(map(len, places.values()))
+    raise InputError(
+        f"{where}: expected one of the classifier's {count} classes, such as "
+        f"{_nearest(name, list(places))}{hint}"
+    )
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    return _first(difflib.get_close_matches(name, names, _SHOWN) or names)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:_SHOWN])
+
+
+def _pairs(numbers: Sequence[int], names: Sequence[str]) -> str:
+    shown = [f"{k} = {name}" for k, name in zip(numbers, names, strict=True)]
+    return ", ".join(shown[:_SHOWN] + ["..."] * (len(shown) > _SHOWN))

@@ -1,0 +1,124 @@
+"""The images of a dataset as its official lists give them, and the check that they can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
+
+import numpy as np
+from jaxtyping import Float
+
+from fgvce_jax.data.archive import OnProgress, StoredFile
+from fgvce_jax.data.decode import decode
+from fgvce_jax.errors import UnreadableImage
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """One image as the official lists give it.
+
+    Attributes:
+        id: Its official name.
+        file: None if it is not there.
+        where: The line that lists it, for messages.
+        label: Index of its class.
+        boxes: float32 [N, 4]: x, y, width, height in pixels.
+        keypoints: floating point [P, 3]: x, y in pixels and visible, as annotated; NaN, NaN, 0
+            where the image is not annotated.
+        keypoints_where: Where keypoint p is annotated, for messages.
+    """
+
+    id: str
+    file: StoredFile | None
+    where: str
+    label: int
+    boxes: Float[np.ndarray, "N 4"]
+    keypoints: Float[np.ndarray, "P 3"]
+    keypoints_where: Callable[[int], str] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that the official files hold besides the images.
+
+    Attributes:
+        class_names: Official class names, by label.
+        keypoint_names: A name per keypoint; empty where the user gave no keypoint file.
+        splits: The images of each split, in official order.
+        notes: Faults of single images, as far as the lists show them.
+    """
+
+    class_names: Sequence[str]
+    keypoint_names: Sequence[str]
+    splits: dict[str, list[ListedImage]]
+    notes: Sequence[str] = ()
+
+    @property
+    def images(self) -> list[ListedImage]:
+        """Those of all splits, one split after the other."""
+        return list(itertools.chain(*self.splits.values()))
+
+    def fingerprint(self) -> str:
+        """Changes with anything that the records depend on, short of the images' pixels."""
+        digest = hashlib.sha256(repr((self.class_names, self.keypoint_names)).encode())
+        for split, images in self.splits.items():
+            for image in images:
+                size = image.file.size if image.file else None
+                digest.update(repr((split, image.id, image.label, size)).encode())
+                digest.update(image.boxes.tobytes() + image.keypoints.tobytes())
+        return digest.hexdigest()[:12]
+
+
+def check_images(listing: Listing, on_progress: OnProgress) -> tuple[dict[str, str], list[str]]:
+    """Decode every image once, and hide keypoints that lie outside theirs.
+
+    Returns:
+        By id, why an image cannot be read and where it is listed; and notes for the user, of these
+        and of the keypoints.
+    """
+    unreadable, notes = {}, []
+    images = listing.images
+    with ThreadPool() as pool:
+        sizes = pool.imap(_size, images)
+        for number, (image, found) in enumerate(zip(images, sizes, strict=True), start=1):
+            on_progress("checking images", number, len(images))
+            if isinstance(found, str):
+                unreadable[image.id] = f"{image.where}: {found}"
+                notes.append(f"{image.where}: image {image.id}: {found}")
+            else:
+                notes += _hide_outside(image, found, listing.keypoint_names)
+    return unreadable, notes
+
+
+def _size(image: ListedImage) -> tuple[int, int] | str:
+    """Width and height as stored, or why the image cannot be read."""
+    from PIL import Image
+
+    if image.file is None:
+        return "listed but absent; expected an image file of that name"
+    encoded = image.file.read()
+    try:
+        decode(encoded, image.id)
+    except UnreadableImage as error:
+        return error.why
+    with Image.open(io.BytesIO(encoded)) as header:
+        return header.size
+
+
+def _hide_outside(image: ListedImage, size: tuple[int, int], names: Sequence[str]) -> list[str]:
+    """Make keypoints outside the image invisible; a note for each."""
+    notes = []
+    points = image.keypoints
+    outside = (points[:, 2] > 0) & ((points[:, :2] < 0) | (points[:, :2] >= size)).any(axis=1)
+    for p in np.flatnonzero(outside).tolist():
+        x, y = points[p, :2]
+        notes.append(
+            f"{image.keypoints_where(p)}: {names[p]} at ({x:g}, {y:g}) lies outside image "
+            f"{image.id} of {size[0]} x {size[1]} pixels; taken as not visible"
+        )
+        points[p, 2] = 0
+    return notes
