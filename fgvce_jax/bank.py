@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.checks import (
@@ -50,7 +51,7 @@ class Candidates(NamedTuple):
     valid: Bool[Array, "*G N"]
     group: Int[Array, "*B"]
 
-    def serving(self, group: Int[Array, ""]) -> Candidates:
+    def serving(self, group: Int[ArrayLike, ""]) -> Candidates:
         """The candidates of one group; `group` may be traced."""
         # One group that serves everyone is used where it lies: it can be very large.
         one = 0 if len(self.cells) == 1 else jnp.maximum(group, 0)
@@ -90,7 +91,7 @@ class Bank:
     references: Int[Any, "K"]
     config: BankConfig = field(metadata={"static": True})
 
-    def for_targets(self, targets: Int[Any, "B"]) -> Candidates:
+    def for_targets(self, targets: Int[ArrayLike, "B"]) -> Candidates:
         """The candidates that a batch needs, at most B groups, and the group of each target.
 
         So a batch costs the memory of its own candidates, not of every class's. The number of
@@ -149,7 +150,7 @@ def check_candidates(candidates: Candidates, head: SearchHead, channels: int) ->
 def best_cells(
     head: SearchHead,
     cells: Float[Array, "B n n C"],
-    labels: Int[Any, "B"],
+    labels: Int[ArrayLike, "B"],
     config: BankConfig,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B m"], Float[Array, "B m C"]]:
     """Each image's logits; the indices of the m cells that are best for its label; those cells."""
@@ -168,8 +169,8 @@ def best_cells(
 
 def build_bank(
     clf: Classifier,
-    images: Float[np.ndarray, "M H W 3"] | Loader,
-    labels: Int[np.ndarray, "M"],
+    images: ArrayLike | Loader,
+    labels: ArrayLike,
     config: BankConfig = BankConfig(),
     *,
     batch_size: int = 32,
@@ -182,10 +183,10 @@ def build_bank(
 
     Args:
         clf: The classifier.
-        images: Reference images, float32 in [0, 1]; or a function that, given their indices,
-            yields batches (indices [b], images [b, H, W, 3]) in that order, leaving out what it
-            cannot read.
-        labels: The correct class of each.
+        images: Reference images, float32 [M, H, W, 3] in [0, 1]; or a function that, given their
+            indices, yields batches (indices [b], images [b, H, W, 3]) in that order, leaving out
+            those that cannot be read.
+        labels: The correct class of each, int [M].
         config: How many references and cells, and how they are chosen; see `BankConfig`.
         batch_size: Images in one forward pass.
         advance: Told after every batch how many references it gave.
@@ -224,7 +225,7 @@ def build_bank(
 def _references(
     clf: Classifier,
     head: SearchHead,
-    images: Float[np.ndarray, "b H W 3"],
+    images: np.ndarray,
     labels: Int[np.ndarray, "b"],
     indices: Int[np.ndarray, "b"],
     config: BankConfig,

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from fgvce_jax.errors import InputError
 
@@ -47,7 +48,9 @@ def check_labelled(
         raise InputError(f"labels: expected {len(images)}, one per image, got {len(labels)}")
 
 
-def check_logits(name: str, ids: Sequence[Any], values: Float[np.ndarray, "B K"]) -> None:
+def check_logits(
+    name: str, ids: Sequence[Any] | np.ndarray, values: Float[np.ndarray, "B _"]
+) -> None:
     """Raise InputError, with the name and id, for logits (or what came of them) that are NaN."""
     broken = np.flatnonzero(~np.isfinite(values.max(-1)))
     if broken.size:
@@ -57,7 +60,7 @@ def check_logits(name: str, ids: Sequence[Any], values: Float[np.ndarray, "B K"]
         )
 
 
-def check_class(index: int | Int[Array, ""], num_classes: int) -> None:
+def check_class(index: ArrayLike, num_classes: int) -> None:
     """Raise InputError unless `index` is a whole number from 0 to num_classes - 1."""
     if jnp.shape(index) or not jnp.issubdtype(jnp.result_type(index), jnp.integer):
         raise InputError(
@@ -67,7 +70,7 @@ def check_class(index: int | Int[Array, ""], num_classes: int) -> None:
         raise InputError(f"class {index}: expected 0 to {num_classes - 1}")
 
 
-def check_cells(head: Callable[[Any], Any], cells: Float[Array, "n n C"]) -> int:
+def check_cells(head: Callable[[Any], Any], cells: Any) -> int:
     """The number of classes K; InputError unless `cells` are [n, n, C] and logits [K] follow."""
     shape = list(cells.shape)
     if len(shape) != 3 or shape[0] != shape[1]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
@@ -15,8 +16,8 @@ from fgvce_jax.partition import contributions
 
 
 def difference_share(
-    minuend: Float[Array, "n n C"], subtrahend: Float[Array, "n n C"]
-) -> Float[Array, "n n"]:
+    minuend: Float[ArrayLike, "n m C"], subtrahend: Float[ArrayLike, "n m C"]
+) -> Float[Array, "n m"]:
     """Each cell's share of sum_channels ReLU(minuend - subtrahend); all zero where that is."""
     difference = jnp.maximum(minuend - subtrahend, 0).sum(-1)
     total = difference.sum()
@@ -24,11 +25,11 @@ def difference_share(
 
 
 def weighted_difference(
-    before: Float[Array, "n n C"],
-    after: Float[Array, "n n C"],
-    weight_before: Float[Array, "n n"],
-    weight_after: Float[Array, "n n"],
-) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+    before: Float[ArrayLike, "n m C"],
+    after: Float[ArrayLike, "n m C"],
+    weight_before: Float[ArrayLike, "n m"],
+    weight_after: Float[ArrayLike, "n m"],
+) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
     """(invariant, dominant) for given weights: contributions, or another attribution (Fig. 3)."""
     invariant = weight_before * difference_share(before, after)
     dominant = weight_after * difference_share(after, before)
@@ -37,18 +38,18 @@ def weighted_difference(
 
 def contrastive_maps(
     head: Callable[[Any], Any],
-    before: Float[Array, "n n C"],
-    after: Float[Array, "n n C"],
-    predicted: int | Int[Array, ""],
-    target: int | Int[Array, ""],
+    before: ArrayLike,
+    after: ArrayLike,
+    predicted: ArrayLike,
+    target: ArrayLike,
     config: SearchConfig = SearchConfig(),
 ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
     """The invariant map (Eq. 10) and the dominant map (Eq. 11), signed, at cell resolution.
 
     Args:
         head: Cells [..., n, n, C] to logits [..., K].
-        before: The image's feature map h0.
-        after: The edited feature map h*.
+        before: The image's feature map h0, [n, n, C].
+        after: The edited feature map h*, [n, n, C].
         predicted: P, the class that was predicted.
         target: Q, the class that is correct.
         config: The search's; `sigma` and `evidence` are used.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Bank, Candidates, check_candidates, pad_batch
@@ -96,8 +97,8 @@ def each_problem(
     function: Callable[..., Any],
     head: SearchHead,
     candidates: Candidates,
-    cells: Float[Array, "B n n C"],
-    targets: Int[Array, "B"],
+    cells: Float[ArrayLike, "B n n C"],
+    targets: Int[ArrayLike, "B"],
     chunk: int | None,
     *more: Any,
 ) -> Any:
@@ -124,8 +125,8 @@ def each_problem(
 def explain_cells(
     head: SearchHead,
     candidates: Candidates,
-    cells: Float[Array, "B n n C"],
-    targets: Int[Array, "B"],
+    cells: Float[ArrayLike, "B n n C"],
+    targets: Int[ArrayLike, "B"],
     *,
     config: SearchConfig,
     devices: tuple[jax.Device, ...],
@@ -159,8 +160,8 @@ def explain_cells(
 def explain(
     clf: Classifier,
     bank: Bank,
-    images: Float[np.ndarray, "B H W 3"],
-    labels: Int[np.ndarray, "B"],
+    images: ArrayLike,
+    labels: ArrayLike,
     config: SearchConfig = SearchConfig(),
     *,
     devices: Sequence[jax.Device] | None = None,
@@ -172,8 +173,8 @@ def explain(
     Args:
         clf: The classifier.
         bank: Candidates, from `build_bank` with the same classifier and sigma.
-        images: float32 in [0, 1].
-        labels: The correct class of each image.
+        images: float32 [B, H, W, 3] in [0, 1].
+        labels: The correct class of each image, int [B].
         config: The options of the search.
         devices: The devices that share the batch; all local ones by default.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.checks import check_cells, check_class
@@ -37,9 +38,9 @@ def gaussian_kernels(n: int, sigma: float) -> Float[Array, "cells cells"]:
 def row_contributions(
     head: SearchHead,
     rows: Float[Array, "cells D"],
-    class_index: Int[Array, ""] | int,
+    class_index: Int[ArrayLike, ""],
     kernels: Float[Array, "cells cells"],
-    against: Int[Array, ""] | int | None = None,
+    against: Int[ArrayLike, ""] | None = None,
 ) -> Float[Array, "cells"]:
     """Contributions of a feature map that the head already holds as rows; see `contributions`."""
     # One more kernel, which masks nothing, instead of one more pass for the untouched map.
@@ -57,11 +58,11 @@ def row_contributions(
 
 def contributions(
     head: Callable[[Any], Any],
-    cells: Float[Array, "n n C"],
-    class_index: int | Int[Array, ""],
+    cells: ArrayLike,
+    class_index: ArrayLike,
     sigma: float = SearchConfig.sigma,
     *,
-    against: int | Int[Array, ""] | None = None,
+    against: ArrayLike | None = None,
 ) -> Float[Array, "n n"]:
     """The loss of a class's probability, or margin, when each cell's surroundings are masked.
 
@@ -71,7 +72,7 @@ def contributions(
 
     Args:
         head: Cells [..., n, n, C] to logits [..., K].
-        cells: One feature map.
+        cells: One feature map, [n, n, C].
         class_index: The class c.
         sigma: Width of the Gaussian mask in cells; 0 masks cell k alone ("without SP").
         against: The class a of a margin; by default contributions are to c's probability.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Candidates
@@ -250,12 +251,12 @@ def result(problem: Problem, end: SearchState, similarity: Float[Array, "T"]) ->
 
 def counterfactual(
     head: Callable[[Any], Any],
-    cells: Float[Array, "n n C"],
-    target: int | Int[Array, ""],
-    candidates: Float[Array, "N C"],
+    cells: ArrayLike,
+    target: ArrayLike,
+    candidates: ArrayLike,
     config: SearchConfig = SearchConfig(),
     *,
-    valid: Bool[Array, "N"] | None = None,
+    valid: ArrayLike | None = None,
 ) -> Counterfactual:
     """Edit one feature map until `target` is predicted (FG-VCE, Section 3.2, Eq. 5-9).
 
@@ -266,11 +267,12 @@ def counterfactual(
 
     Args:
         head: Cells [..., n, n, C] to logits [..., K].
-        cells: The feature map of one image.
+        cells: The feature map of one image, [n, n, C].
         target: The class that should be predicted.
-        candidates: Cells of correctly classified images of the target class.
+        candidates: Cells of correctly classified images of the target class, [N, C].
         config: The options of the search.
-        valid: Which candidates may be used; all by default. With none, there are no edits.
+        valid: Which candidates may be used, bool [N]; all by default. Without any, no edits are
+            made.
 
     Raises:
         InputError: Cells that are not [n, n, C] or not the head's, a target outside its classes
@@ -283,10 +285,10 @@ def counterfactual(
 
 def search_problem(
     head: Callable[[Any], Any],
-    cells: Float[Array, "n n C"],
-    target: int | Int[Array, ""],
-    candidates: Float[Array, "N C"],
-    valid: Bool[Array, "N"] | None = None,
+    cells: ArrayLike,
+    target: ArrayLike,
+    candidates: ArrayLike,
+    valid: ArrayLike | None = None,
 ) -> Problem:
     """The search of one image among candidates that nothing was prepared for; see there."""
     head = searchable(head)

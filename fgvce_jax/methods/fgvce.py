@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Bank, Candidates
@@ -66,7 +67,7 @@ class EditedFeatures:
     replaced: Bool[Array, "n n"]
     cells: Float[Array, "n n C"]
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
+    def __call__(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
         """Cells of images, but for those replaced."""
         return jnp.where(self.replaced[..., None], self.cells, self.features(images))
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fgvce_jax.checks import check_cells
@@ -50,13 +51,15 @@ class Backbone:
         """The NNX module again, holding these weights."""
         return nnx.merge(self.graphdef, self.params, self.stats, copy=True)
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
+    def __call__(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
         """Cells in inference mode."""
         module = self.module()
         module.eval()
         return module(self._normalise(images)).astype(jnp.float32)
 
-    def train(self, images: Float[Array, "B H W 3"]) -> tuple[Float[Array, "B n n C"], Backbone]:
+    def train(
+        self, images: Float[ArrayLike, "B H W 3"]
+    ) -> tuple[Float[Array, "B n n C"], Backbone]:
         """Cells in training mode, and the backbone with its BatchNorm statistics moved on."""
         module = self.module()
         module.train()
@@ -75,7 +78,7 @@ class Backbone:
             self, params=jax.tree.map(cast, self.params), stats=jax.tree.map(cast, self.stats)
         )
 
-    def _normalise(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    def _normalise(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B H W 3"]:
         dtype = jax.tree.leaves(self.params)[0].dtype
         return ((images - self.mean) / self.std).astype(dtype)
 
@@ -122,7 +125,7 @@ class Classifier:
             raise InputError(f"class_names: expected {self.num_classes} names, got {len(names)}")
         object.__setattr__(self, "class_names", names)
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B K"]:
+    def __call__(self, images: ArrayLike) -> Float[Array, "B K"]:
         """Logits of images, float32 [B, H, W, 3] in [0, 1]."""
         return self.head(self.features(images))
 
@@ -136,7 +139,7 @@ class Classifier:
 
 
 @jax.jit
-def cells_of(clf: Classifier, images: Float[Array, "B H W 3"]) -> Float[Array, "B n n C"]:
+def cells_of(clf: Classifier, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
     """The images' feature maps.
 
     Raises:

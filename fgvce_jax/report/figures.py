@@ -210,9 +210,7 @@ def card_figure(
     p, q = found["predicted_name"], found["target_name"]
 
     figure = Figure(figsize=(10, 4.8), facecolor="white")
-    _headline(
-        figure, (("Predicted ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE))
-    )
+    _headline(figure, (("Predicted ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE)))
     top = figure.add_gridspec(
         1, 4, left=0.02, right=0.985, top=0.82, bottom=0.41, width_ratios=(1, 1, 1, 1.1)
     )

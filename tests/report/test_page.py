@@ -264,8 +264,8 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
         ).read_text()
         for pairs in ("misclassified", "confusion")
     }
-    of_mistakes = ("the label is", "to the wrong class", "Most confused", "<td>label</td>")
-    of_pairs = (", correctly; ", "often confuses with P", "The pairs", "<td>most confused with</td>")
+    of_mistakes = ("the label is", "wrong class", "Most confused", "<td>label</td>")
+    of_pairs = ("correctly; ", "often confuses with P", "The pairs", "<td>most confused with</td>")
     for text in of_mistakes:
         assert text in pages["misclassified"]
         assert text not in pages["confusion"]
