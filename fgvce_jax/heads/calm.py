@@ -1,4 +1,9 @@
-"""The head of CALM: the deciding cell as a latent variable (Kim et al., ICCV 2021)."""
+"""The head of CALM and the two losses that train it (Kim et al., "Keep CALM and Improve Visual
+Feature Attribution", ICCV 2021).
+
+The cell z that decides is a latent variable: p(y, z | x) = p(y | x, z) p(z | x). Both losses map
+(head, cells, labels) to (loss, logits).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 LEAST_ATTENTION = 1e-6
 """Added to every cell's attention: where no cell has any, all have the same."""
@@ -58,3 +63,31 @@ class CalmHead:
     def __call__(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch K"]:
         """log p(y | x)."""
         return jax.nn.logsumexp(self.joint(cells), axis=(-3, -2))
+
+
+def of_class(joint: Float[Array, "B n n K"], classes: Int[Array, "B"]) -> Float[Array, "B n n"]:
+    """log p(y = c, z | x) of each image's class c."""
+    return jnp.take_along_axis(joint, classes[:, None, None, None], axis=-1)[..., 0]
+
+
+def marginal_likelihood(
+    head: CalmHead, cells: Float[Array, "B n n C"], labels: Int[Array, "B"]
+) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
+    """CALM-ML: mean of -log sum_z p(y, z | x); and the logits."""
+    joint = head.joint(cells)
+    of_label = of_class(joint, labels).reshape(len(labels), -1)
+    return -jax.nn.logsumexp(of_label, axis=-1).mean(), jax.nn.logsumexp(joint, axis=(1, 2))
+
+
+def expectation_maximisation(
+    head: CalmHead, cells: Float[Array, "B n n C"], labels: Int[Array, "B"]
+) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
+    """CALM-EM: mean of -sum_z q(z) log p(y, z | x), q the posterior p(z | x, y); and the logits.
+
+    q is held fixed, so the gradient is that of `marginal_likelihood` at the same weights; the
+    value bounds that one from above.
+    """
+    joint = head.joint(cells)
+    of_label = of_class(joint, labels).reshape(len(labels), -1)
+    posterior = jax.lax.stop_gradient(jax.nn.softmax(of_label, axis=-1))
+    return -(posterior * of_label).sum(-1).mean(), jax.nn.logsumexp(joint, axis=(1, 2))

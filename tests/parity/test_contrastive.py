@@ -17,8 +17,8 @@ from networks import resnet, some_images, vgg
 from torch_networks import Network, tensor, to_torch
 
 import fgvce_jax as fg
+from fgvce_jax.heads import CalmHead
 from fgvce_jax.methods import METHODS
-from fgvce_jax.methods.calm import CalmHead
 from fgvce_jax.methods.cce import pgd
 from fgvce_jax.methods.cve import cve_counterfactuals, cve_semantic_counterfactuals
 

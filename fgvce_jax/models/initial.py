@@ -1,0 +1,107 @@
+"""The classifier that a training starts from: fresh, or with weights and the last layer anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from fgvce_jax.config import ModelConfig
+from fgvce_jax.errors import InputError
+from fgvce_jax.heads import CalmHead, Dense, PooledLinear
+from fgvce_jax.models.checkpoint import open_classifier
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.spec import ModelSpec, build, require_spec
+
+
+def initial_classifier(
+    config: ModelConfig,
+    class_names: Sequence[str],
+    key: Key[Array, ""],
+    head: Literal["own", "calm"] = "own",
+) -> Classifier:
+    """The classifier of `config` for these classes, before the first step.
+
+    Fresh from an architecture alone; otherwise with its weights, as `for_classes` fits them.
+
+    Args:
+        config: An architecture, or a checkpoint or weights to fine-tune.
+        class_names: K names.
+        key: Of the weights that are drawn.
+        head: As in `ModelSpec`.
+
+    Raises:
+        InputError: Neither an architecture nor a checkpoint, a cut, or weights that do not fit.
+    """
+    if config.cut is not None:
+        raise InputError(
+            f"model.cut {config.cut!r}: expected none in training; cut when explaining"
+        )
+    if config.arch is None and config.checkpoint is None:
+        raise InputError("model: expected arch or checkpoint, got neither")
+    if config.checkpoint is not None or config.weights is not None:
+        return for_classes(open_classifier(config), class_names, key, head)
+    spec = ModelSpec(
+        config.arch,
+        widths=config.widths,
+        blocks=config.blocks,
+        stem_stride=config.stem_stride,
+        head=head,
+    )
+    size = config.image_size or (112 if config.arch == "small_resnet" else 224)
+    return build(
+        spec, len(class_names), size, key, class_names=class_names, resize_to=config.resize_to
+    )
+
+
+def for_classes(
+    clf: Classifier, class_names: Sequence[str], key: Key[Array, ""], head: Literal["own", "calm"]
+) -> Classifier:
+    """`clf` for these classes: its backbone, and its head where that has their number and kind.
+
+    Otherwise the architecture's own head starts with a fresh last layer, CALM's all anew.
+
+    Raises:
+        InputError: The classifier is the user's own functions, or its head has no last layer.
+    """
+    spec, count = require_spec(clf), len(class_names)
+    if spec.head == head and clf.num_classes == count:
+        return replace(clf, class_names=tuple(class_names))
+    return replace(
+        clf,
+        head=fresh_head(clf.head, count, key)
+        if head == "own"
+        else CalmHead.create(key, _channels(clf), count),
+        spec=replace(spec, head=head),
+        num_classes=count,
+        class_names=tuple(class_names),
+    )
+
+
+def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> PooledLinear | Dense:
+    """`head` with its last layer drawn anew (normal, deviation 0.01) for `num_classes` classes.
+
+    Raises:
+        InputError: It is neither pooled linear nor dense.
+    """
+
+    def layer(inputs: int) -> tuple[Array, Array]:
+        return 0.01 * jax.random.normal(key, (inputs, num_classes)), jnp.zeros(num_classes)
+
+    if isinstance(head, PooledLinear):
+        return PooledLinear(*layer(len(head.kernel)))
+    if isinstance(head, Dense):
+        return replace(head, layers=(*head.layers[:-1], layer(len(head.layers[-1][0]))))
+    raise InputError(
+        f"head {type(head).__name__}: expected an uncut model's to train on {num_classes} classes"
+    )
+
+
+def _channels(clf: Classifier) -> int:
+    """C of the cells."""
+    image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), jnp.float32)
+    return jax.eval_shape(clf.features, image).shape[-1]
