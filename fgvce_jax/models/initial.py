@@ -15,6 +15,7 @@ from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead, Dense, PooledLinear
 from fgvce_jax.models.checkpoint import open_classifier
 from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.layers import ChainHead
 from fgvce_jax.models.spec import ModelSpec, build, require_spec
 
 
@@ -66,16 +67,21 @@ def for_classes(
     Otherwise the architecture's own head starts with a fresh last layer, CALM's all anew.
 
     Raises:
-        InputError: The classifier is the user's own functions, or its head has no last layer.
+        InputError: The classifier is the user's own functions, or cut, so that its head is more
+            than the last layers.
     """
     spec, count = require_spec(clf), len(class_names)
     if spec.head == head and clf.num_classes == count:
         return replace(clf, class_names=tuple(class_names))
+    if head == "own":
+        new = fresh_head(clf.head, count, key)
+    elif isinstance(clf.head, ChainHead):
+        raise _cut(clf.head, count)
+    else:
+        new = CalmHead.create(key, _channels(clf), count)
     return replace(
         clf,
-        head=fresh_head(clf.head, count, key)
-        if head == "own"
-        else CalmHead.create(key, _channels(clf), count),
+        head=new,
         spec=replace(spec, head=head),
         num_classes=count,
         class_names=tuple(class_names),
@@ -96,7 +102,11 @@ def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> PooledLinear
         return PooledLinear(*layer(len(head.kernel)))
     if isinstance(head, Dense):
         return replace(head, layers=(*head.layers[:-1], layer(len(head.layers[-1][0]))))
-    raise InputError(
+    raise _cut(head, num_classes)
+
+
+def _cut(head: Any, num_classes: int) -> InputError:
+    return InputError(
         f"head {type(head).__name__}: expected an uncut model's to train on {num_classes} classes"
     )
 

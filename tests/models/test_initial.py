@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from planted import NAMES, arrays, tiny_classifier
+from planted import NAMES, SIZE, arrays, tiny_classifier
 
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead, Dense
-from fgvce_jax.models import save_classifier
+from fgvce_jax.models import ModelSpec, build, save_classifier
 from fgvce_jax.models.initial import for_classes, fresh_head, initial_classifier
 
 KEY = jax.random.key(0)
@@ -38,6 +38,15 @@ def test_calms_head_replaces_the_own_one_on_the_same_backbone():
     for a, b in zip(arrays(calm), arrays((tiny.features, expected)), strict=True):
         np.testing.assert_array_equal(a, b)
     assert for_classes(calm, ("a", "b", "c"), KEY, "calm").head is calm.head
+
+
+@pytest.mark.parametrize("head", ["own", "calm"])
+def test_no_new_head_for_a_cut_model(head):
+    """Its checkpoint would lack the layers after the cut, and could not be opened again."""
+    spec = ModelSpec(widths=(8, 8), blocks=(1, 1), stem_stride=2, cut="layer1")
+    cut = build(spec, 3, SIZE, KEY)
+    with pytest.raises(InputError, match="head ChainHead: expected an uncut model's"):
+        for_classes(cut, ("a", "b"), KEY, head)
 
 
 def test_fresh_head_of_a_dense_one_replaces_its_last_layer():
