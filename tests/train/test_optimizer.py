@@ -12,19 +12,23 @@ from fgvce_jax.train.step import trainable
 
 
 def test_schedule_by_hand():
-    schedule = learning_rate_schedule(TrainConfig(epochs=5, warmup_epochs=1, learning_rate=0.1), 10)
+    schedule = learning_rate_schedule(
+        TrainConfig(epochs=5, warmup_epochs=1.0, learning_rate=0.1), 10
+    )
     expected = {0: 0.0, 5: 0.05, 10: 0.1, 20: 0.05 * (1 + math.cos(math.pi / 4)), 30: 0.05, 50: 0.0}
     for step, value in expected.items():
         assert float(schedule(step)) == pytest.approx(value, abs=1e-7)
 
 
 def test_schedule_without_warmup_starts_at_the_top():
-    schedule = learning_rate_schedule(TrainConfig(epochs=2, warmup_epochs=0, learning_rate=0.1), 4)
+    schedule = learning_rate_schedule(
+        TrainConfig(epochs=2, warmup_epochs=0.0, learning_rate=0.1), 4
+    )
     assert float(schedule(0)) == pytest.approx(0.1)
     assert float(schedule(4)) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("warmup", [0, 1])
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
 def test_schedule_in_steps(warmup):
     config = TrainConfig(epochs=9, warmup_epochs=warmup, learning_rate=0.1, milestones=(3, 6))
     schedule = learning_rate_schedule(config, 10)
@@ -36,7 +40,7 @@ def test_schedule_in_steps(warmup):
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_weight_decay_shrinks_kernels_alone(name):
     config = TrainConfig(
-        optimizer=name, learning_rate=0.1, weight_decay=0.5, warmup_epochs=0, epochs=100
+        optimizer=name, learning_rate=0.1, weight_decay=0.5, warmup_epochs=0.0, epochs=100
     )
     optimizer = make_optimizer(config, learning_rate_schedule(config, 100))
     weights = jax.tree.map(jnp.ones_like, trainable(tiny_classifier()))
