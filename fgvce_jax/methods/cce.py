@@ -1,4 +1,4 @@
-"""CCE: what an attack that makes the model say Q does to a saliency map.
+"""CCE: the change of a saliency map under an attack that makes the model predict Q.
 
 "Counterfactual-based Saliency Map: Towards Visual Contrastive Explanations for Neural Networks"
 (Wang et al., ICCV 2023), with projected gradient descent (Madry et al., 2017) as its attack.
@@ -20,11 +20,11 @@ from fgvce_jax.models.classifier import Classifier
 
 
 class Attack(NamedTuple):
-    """What a targeted attack came to.
+    """The result of a targeted attack.
 
     Attributes:
         images: The attacked images, [B, H, W, 3] in [0, 1].
-        flipped: Whether the classifier says the target now, bool [B].
+        flipped: Whether the target is predicted now, bool [B].
         num_steps: Steps made, int32 [B].
     """
 
@@ -47,7 +47,7 @@ def pgd(
     """Targeted projected gradient descent: steps against the sign of d J(logits, target) / d image.
 
     Every step is projected on the ball of `eps` (maximum norm) around the image and on [0, 1]. An
-    image's attack ends as soon as the classifier says its target.
+    image's attack ends as soon as its target is predicted.
 
     Args:
         clf: The classifier.
@@ -105,21 +105,21 @@ def cce(
 ) -> Float[Array, "B n n"]:
     """ReLU difference of a class's saliency in the image and in the image attacked towards Q.
 
-    invariant: ReLU(M_P(image) - M_P(attacked)), what spoke for P and no longer does; explains P.
-    dominant: ReLU(M_Q(attacked) - M_Q(image)), what speaks for Q only now; explains Q.
+    invariant: ReLU(M_P(image) - M_P(attacked)), the evidence for P that is lost; explains P.
+    dominant: ReLU(M_Q(attacked) - M_Q(image)), the evidence for Q that is gained; explains Q.
     Where the attack fails, `attacked` is its last image.
 
     Args:
         clf: The classifier.
         images: float32 in [0, 1].
-        classes: P, the class the model says.
-        contrast_classes: Q, the class it should say.
+        classes: P, the predicted class.
+        contrast_classes: Q, the class that should be predicted.
         region: Which of the two maps.
         attribution: The saliency M (Fig. 3 of FG-VCE compares several).
         eps, step, steps, noise: The attack, see `pgd`.
         sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
-            max-normalised contributions of the class it explains, in the image that class is said
-            of: P in the original, Q in the attacked one. None is the method itself.
+            max-normalised contributions to the class it explains, in the image of which that class
+            is predicted: P in the original, Q in the attacked one. None is the method itself.
     """
     attacked = pgd(
         clf, images, contrast_classes, eps=eps, step=step, steps=steps, noise=noise

@@ -23,12 +23,12 @@ def ce(
 ) -> Float[Array, "B n n"]:
     """GradCAM of the cross-entropy J(logits, Q) in the place of a class logit; 0 or more.
 
-    The cells in which more of what is there would move the model further from Q.
+    High where a stronger activation would move the model further from Q.
 
     Args:
         clf: The classifier.
         images: float32 in [0, 1].
-        classes: P, the class the model says; only "+SP" needs it.
+        classes: P, the predicted class; only "+SP" needs it.
         contrast_classes: Q, the class it is held against.
         sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
             max-normalised contributions of P. None is the method itself.

@@ -39,7 +39,7 @@ from fgvce_jax.search import (
 )
 
 TIE = 1e-5
-"""Objectives closer than this are a tie: float32 sums over the classes do not tell them apart."""
+"""Objectives closer than this are a tie: float32 sums over the classes cannot separate them."""
 
 PairScores = Callable[[Any], Any]
 """Rows [n^2, D] of the current feature map -> log p_target of every single edit, [n^2, N]."""
@@ -185,7 +185,7 @@ def cve_semantic_edits(
 
     Args:
         problem: The image and its candidates.
-        auxiliary_cells: Features that tell parts apart, at each cell; by default the cells.
+        auxiliary_cells: Features that distinguish parts, at each cell; by default the cells.
         auxiliary_candidates: The same of each candidate; by default the candidates.
         weight: Lambda, of the semantic term.
         temperature: Of its softmax over the candidates.
@@ -275,7 +275,7 @@ def cve_semantic_counterfactuals(
         images: float32 in [0, 1].
         targets: The class each should be classified as.
         bank: Candidates, built with `top_m=None`.
-        auxiliary: Images [B, H, W, 3] to features [B, n, n, A] that tell parts apart, on the
+        auxiliary: Images [B, H, W, 3] to features [B, n, n, A] that distinguish parts, on the
             classifier's own grid of cells: a pytree callable such as a `Backbone`, or a function
             as `jax.tree_util.Partial`. By default the classifier's features.
         auxiliary_candidates: The same features of the bank's candidates, from `auxiliary_bank`.

@@ -155,7 +155,7 @@ def ep(
     Args:
         clf: Any classifier.
         images: In [0, 1].
-        classes: The class each map speaks for.
+        classes: The class that each map explains.
         start: The parameters to begin with, in [0, 1], h = ceil(H / step); ones by default.
         area: Share of the mask (margins included) that is 1.
         iterations: Steps of gradient ascent, each a forward and a backward pass.

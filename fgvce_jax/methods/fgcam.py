@@ -65,7 +65,7 @@ def folded_kernel(conv: nnx.Conv, norm: nnx.BatchNorm | None) -> Float[Array, "k
 def convolve(
     conv: nnx.Conv, x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"]
 ) -> Float[Array, "B h w D"]:
-    """What `conv` does without its bias, with another kernel."""
+    """The convolution of `conv` without its bias, with another kernel."""
     return jax.lax.conv_general_dilated(
         x, kernel, conv.strides, conv.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -172,7 +172,7 @@ def fgcam(
     Args:
         clf: A ResNet or VGG of this package.
         images: In [0, 1].
-        classes: The class each map speaks for.
+        classes: The class that each map explains.
         stage: The layer after which to stop: "layer1", "layer2.0", "features.9", ..., or "input"
             for the image itself. By default a quarter of the image's resolution: "layer1" of a
             ResNet, the second max-pool of a VGG.

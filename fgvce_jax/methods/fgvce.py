@@ -60,7 +60,7 @@ class EditedFeatures:
     Attributes:
         features: Images [B, H, W, 3] to cells [B, n, n, C].
         replaced: Which cells are replaced, bool [n, n].
-        cells: What they are replaced by, [n, n, C].
+        cells: The cells in their place, [n, n, C].
     """
 
     features: Callable[[Any], Any]

@@ -41,7 +41,7 @@ def gbp(
     Args:
         clf: A classifier of this package, whose ReLUs can be replaced.
         images: In [0, 1].
-        classes: The class each map speaks for.
+        classes: The class that each map explains.
 
     Raises:
         InputError: The classifier is made of the user's own functions.

@@ -41,7 +41,7 @@ def ig(
     Args:
         clf: Any classifier.
         images: In [0, 1].
-        classes: The class each map speaks for.
+        classes: The class that each map explains.
         steps: Points on the way; one gradient of the whole batch is held at a time.
         rule: Where they lie: "gauss_legendre", or "middle" of equal parts.
 

@@ -1,4 +1,4 @@
-"""RISE: the mean of random masks, weighted by what the model says through them (Petsiuk et al.,
+"""RISE: the mean of random masks, weighted by the class score of the masked image (Petsiuk et al.,
 BMVC 2018)."""
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def rise(
     Args:
         clf: Any classifier.
         images: In [0, 1].
-        classes: The class each map speaks for.
+        classes: The class that each map explains.
         masks: N masks in [0, 1]; by default they are drawn, a chunk at a time.
-        key: What to draw them with; `jax.random.key(0)` by default.
+        key: The key to draw them with; `jax.random.key(0)` by default.
         num_masks: N, when they are drawn. The paper has 8000 for ResNet-50, 4000 for VGG-16.
         grid: Cells per side of a mask.
         p: Share of the cells that are kept.

@@ -1,4 +1,4 @@
-"""ScoreCAM: channels weighted by what the model says of the image seen through them (Wang et al.,
+"""ScoreCAM: channels weighted by the class score of the image masked with them (Wang et al.,
 CVPR workshop 2020)."""
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def scorecam(
     Args:
         clf: Any classifier.
         images: In [0, 1].
-        classes: The class each map speaks for.
+        classes: The class that each map explains.
         chunk: Masked images in one forward pass.
 
     Raises:

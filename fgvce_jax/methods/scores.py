@@ -1,4 +1,4 @@
-"""What the methods ask of a classifier: scores of chosen classes and their gradients."""
+"""Scores of chosen classes, and their gradients: the methods' questions to a classifier."""
 
 from __future__ import annotations
 

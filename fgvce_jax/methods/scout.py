@@ -28,7 +28,7 @@ def scout(
     *,
     sp_sigma: float | None = None,
 ) -> Float[Array, "B n n"]:
-    """Where P is seen, Q is not, and the model is sure: A_P * (max A_Q - A_Q) * A_conf.
+    """Evidence for P, none for Q, and a sure classifier: A_P * (max A_Q - A_Q) * A_conf.
 
     A = sum_channels h * dy/dh, negatives set to 0, for y the logit of P, the logit of Q, and the
     highest softmax probability (the confidence score). 0 or more.
@@ -36,7 +36,7 @@ def scout(
     Args:
         clf: The classifier.
         images: float32 in [0, 1].
-        classes: P, the class the model says.
+        classes: P, the predicted class.
         contrast_classes: Q, the class it is held against.
         sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
             max-normalised contributions of P. None is the method itself.

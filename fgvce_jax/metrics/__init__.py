@@ -1,4 +1,4 @@
-"""What explanations are worth, in numbers: a file per measure.
+"""Measures of explanations, a file each.
 
 Every measure is written for one sample and batched by `jax.vmap`, but for insertion and deletion,
 which fill whole forward passes with the steps of many maps.

@@ -1,4 +1,4 @@
-"""Insertion and deletion: does the model see what the map says? (RISE, Petsiuk et al., BMVC 2018.)
+"""Insertion and deletion: does the class score follow the map? (RISE, Petsiuk et al., BMVC 2018.)
 
 Pixels are exchanged between the image and a heavily blurred version of it, the most important
 first, a fixed share a step. Insertion starts from the blurred image, deletion from the image, and

@@ -21,7 +21,7 @@ class Localisation(NamedTuple):
     Attributes:
         hit: 1 where the map's peak is inside, else 0.
         energy: Share of the clipped map inside, in [0, 1]; 0 for a map without a positive value.
-        area: Share of the image inside: the energy of a map that says nothing.
+        area: Share of the image inside: the energy of a uniform map.
     """
 
     hit: Float[Array, ""]

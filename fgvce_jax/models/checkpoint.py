@@ -34,7 +34,7 @@ DESCRIPTION = "classifier.json"
 
 
 def describe(clf: Classifier) -> dict[str, Any]:
-    """What a checkpoint says of its classifier, as JSON values."""
+    """A checkpoint's description of its classifier, as JSON values."""
     return {
         "format": FORMAT,
         "model": require_spec(clf).to_dict(),
@@ -70,8 +70,8 @@ def _checksums(folder: Path) -> dict[str, int]:
 def save_classifier(clf: Classifier, folder: str | Path) -> None:
     """Write a checkpoint folder, whole or not at all; an earlier checkpoint there is replaced.
 
-    It is an Orbax checkpoint of `named(clf)` in float32, and beside its files `classifier.json`
-    says the rest. Of several processes, one should call this.
+    It is an Orbax checkpoint of `named(clf)` in float32, with everything else in `classifier.json`
+    beside its files. Of several processes, one should call this.
 
     Args:
         clf: A classifier of this package.
@@ -131,7 +131,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise InputError(f"checkpoint {folder}: {DESCRIPTION} is damaged ({error})") from error
     if written != FORMAT:
         raise InputError(f"checkpoint {folder}: format {written}, expected {FORMAT}")
-    # Orbax says of a damaged file only that some array cannot be read, and that at length.
+    # Orbax reports a damaged file only as some array that cannot be read, and that at length.
     present = _checksums(folder)
     wrong = [name for name, checksum in files.items() if present.get(name) != checksum]
     if wrong:
@@ -184,9 +184,9 @@ def load_classifier(
         weights: A .safetensors file, or with torch installed .pth, .pt, .ckpt or .bin.
         cut: Where features end and the head begins, as in `ModelSpec`; None leaves a checkpoint
             cut as it was saved.
-        image_size: Height and width of the images in pixels; 224, or what the checkpoint says.
+        image_size: Height and width of the images in pixels; 224, or the checkpoint's own.
         class_names: K names, in place of the checkpoint's.
-        mean: Per-channel mean, in units of [0, 1]; ImageNet's, or what the checkpoint says.
+        mean: Per-channel mean, in units of [0, 1]; ImageNet's, or the checkpoint's own.
         std: Per-channel standard deviation; likewise.
         resize_to: Short side in pixels before the centre crop.
 
