@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -318,48 +316,3 @@ def _assemble(
 def _prepare(head: SearchHead, cells: Float[Array, "G N C"]) -> Any:
     with jax.default_matmul_precision("highest"):
         return head.prepare(cells)
-
-
-def save_bank(
-    bank: Bank, file: IO[bytes], key: dict[str, Any], skipped: Sequence[dict[str, str]] = ()
-) -> None:
-    """Write the bank as .npz.
-
-    Args:
-        bank: The bank.
-        file: A binary file, open for writing.
-        key: Identifies the classifier, data and options it was built from; `load_bank` asks for the
-            same.
-        skipped: The reference images that could not be read, by id and why.
-    """
-    arrays = {
-        name: np.asarray(value)
-        for name, value in vars(bank).items()
-        if name != "config" and value is not None
-    }
-    texts = {"key": key, "config": asdict(bank.config), "skipped": list(skipped)}
-    np.savez(file, **{name: json.dumps(text) for name, text in texts.items()}, **arrays)
-
-
-def load_bank(path: Path, key: dict[str, Any]) -> tuple[Bank, list[dict[str, str]]]:
-    """Read a bank that `save_bank` wrote, and what was skipped when it was built.
-
-    Raises:
-        InputError: The file cannot be read, or was made of something else than `key`.
-    """
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-        kept, config, skipped = (
-            json.loads(str(arrays.pop(name))) for name in ("key", "config", "skipped")
-        )
-        arrays.setdefault("prepared", None)
-        bank = Bank(**arrays, config=BankConfig(**config))
-    except Exception as error:  # zipfile, json and numpy each have their own
-        raise InputError(f"bank {path}: cannot be read ({error})") from error
-    for name in sorted(kept.keys() | key.keys()):
-        if kept.get(name) != key.get(name):
-            raise InputError(
-                f"bank {path}: made with {name} {kept.get(name)}, expected {key.get(name)}"
-            )
-    return bank, skipped

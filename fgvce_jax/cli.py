@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -220,14 +219,13 @@ class Evaluate:
 
     def run(self, arguments: Namespace) -> None:
         """Print the table."""
-        from fgvce_jax.evaluate import evaluate, evaluation_table
-        from fgvce_jax.results import whole_file
+        from fgvce_jax.evaluate import evaluate_run, evaluation_table
+        from fgvce_jax.files import write_json
 
-        figures = evaluate(arguments.run)
+        figures = evaluate_run(arguments.run)
         print(evaluation_table(figures))
         if arguments.json:
-            with whole_file(Path(arguments.json)) as file:
-                file.write((json.dumps(figures, indent=2) + "\n").encode())
+            write_json(Path(arguments.json), figures)
 
 
 class Data:

@@ -1,4 +1,4 @@
-"""Several processes as one run: they meet once, share the work by number, and part.
+"""Several processes as one run: they meet once, then each writes its share of the parts.
 
 JAX's coordination service ends every process that is connected to it with a crash report when one
 of them dies. So the processes are connected only until the run's folder is open. After that each
@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Processes:
         """This process's items: every `count`-th, so that shares differ by one at most."""
         return items[self.index :: self.count]
 
-    def part(self) -> None:
+    def disconnect(self) -> None:
         """Return when every process has come here, each on its own from now on."""
         if self.count > 1:
             with _deadline(self.timeout_s):
@@ -79,24 +79,52 @@ class Processes:
         Raises:
             Unfinished: Neither a new part nor a sign of life in `folder` for `timeout_s` seconds.
         """
+        everything = frozenset(range(count))
+        others = [i for i in range(self.count) if i != self.index]
+        if (missing := self._watch(folder, lambda: everything - done(), others)) is not None:
+            raise Unfinished(
+                f"distributed: no sign of life within {self.timeout_s:g} s and {len(missing)} of "
+                f"{count} parts are missing, from part {min(missing)} (process "
+                f"{min(missing) % self.count} of {self.count})"
+            )
+
+    def wait_for_results(self, folder: Path, finished: Callable[[], bool]) -> None:
+        """Return when process 0 has put the parts together.
+
+        Raises:
+            Unfinished: No sign of its life in `folder` for `timeout_s` seconds.
+        """
+        if self._watch(folder, lambda: frozenset() if finished() else frozenset({0}), [0]):
+            raise Unfinished(
+                f"distributed: no sign of life within {self.timeout_s:g} s of the process that "
+                f"puts the parts together (process 0 of {self.count})"
+            )
+
+    def _watch(
+        self, folder: Path, missing: Callable[[], frozenset[int]], watched: Sequence[int]
+    ) -> frozenset[int] | None:
+        """None once nothing is missing; the missing ones when the watched processes are silent."""
 
         def signs() -> list[float]:
-            others = (folder / f".process-{i}.tmp" for i in range(self.count) if i != self.index)
-            return [path.stat().st_mtime for path in others if path.exists()]
+            times = (_modified(folder / f".process-{i}.tmp") for i in watched)
+            return [time for time in times if time is not None]
 
-        seen, since = (done(), signs()), time.monotonic()
-        while len(seen[0]) < count:
+        seen, since = (missing(), signs()), time.monotonic()
+        while seen[0]:
             time.sleep(0.1)
-            now = done(), signs()
+            now = missing(), signs()
             if now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.timeout_s:
-                missing = sorted(set(range(count)) - seen[0])
-                raise Unfinished(
-                    f"distributed: no sign of life within {self.timeout_s:g} s and {len(missing)} "
-                    f"of {count} parts are missing, from part {missing[0]} (process "
-                    f"{missing[0] % self.count} of {self.count})"
-                )
+                return seen[0]
+        return None
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # also where its process removes it just now
+        return None
 
 
 def join(config: DistributedConfig) -> Processes:

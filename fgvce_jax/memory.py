@@ -9,7 +9,7 @@ import jax
 
 
 def program_bytes(compiled: Any) -> int:
-    """What a compiled program needs on one device: arguments, results and temporaries."""
+    """Bytes of a compiled program on one device: arguments, results and temporaries."""
     analysis = compiled.memory_analysis()
     return (
         analysis.argument_size_in_bytes
@@ -20,7 +20,7 @@ def program_bytes(compiled: Any) -> int:
 
 
 def available_bytes() -> int | None:
-    """What a program may take on the first local device; None where nobody says.
+    """Bytes free for a program on the first local device; None where that is not known.
 
     An accelerator's own limit; for a CPU the machine's available memory.
     """

@@ -9,7 +9,7 @@ import pytest
 import reference
 
 import fgvce_jax as fg
-from fgvce_jax.bank import load_bank, save_bank
+from fgvce_jax.bank_file import load_bank, save_bank
 from fgvce_jax.methods import METHODS
 
 N, CHANNELS, CLASSES = 3, 4, 3

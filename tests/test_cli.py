@@ -1,6 +1,7 @@
 """The command line as a user meets it: real digits, a folder of images, and what goes wrong."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -54,8 +55,7 @@ def test_the_mistakes_on_real_digits_are_explained(digits_run, checkpoint):
         for edit in row["edits"]:
             assert references.labels[edit["candidate_index"]] == row["target"]
             assert references.ids[edit["candidate_index"]] == edit["candidate_image"]
-    maps = np.load(digits_run / "maps.npz")
-    assert maps["dominant"].shape == (len(wrong), 4, 4)
+    assert results.maps["dominant"].shape == (len(wrong), 4, 4)
     page = (digits_run / "report.html").read_text()
     assert all(id in page for id in table["id"].to_pylist())
 
@@ -120,7 +120,7 @@ def test_a_folder_of_images_with_bad_files(checkpoint, tmp_path):
         (["--data.name", "cats"], "'cats': unknown; expected one of birds"),
         (["--data.name", "folder", "--data.path", "{tmp}/nowhere"], "nowhere"),
         (["--data.name", "folder", "--data.path", "{tmp}"], "no image"),
-        (["--data.name", "birds"], "expected one of the classifier's 10 classes"),
+        (["--data.name", "birds"], "expected those of the classifier, which has 10"),
         (["--data.name", "digits", "--model.checkpoint", "{tmp}/nothing"], "nothing"),
         (
             ["--model.checkpoint", "null", "--model.arch", "resnet51", "--model.weights", "x"],
@@ -197,7 +197,7 @@ def test_confused_pairs_and_a_gallery(checkpoint, digits_run, tmp_path):
     """Correctly classified images against the class most confused with theirs."""
     out = tmp_path / "pairs"
     arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--limit", "100"]
-    arguments += ["--pairs", "confusion", "--methods", "gradcam,scout,fgvce", *SMALL]
+    arguments += ["--pairs", "confusion", "--methods", "gradcam,scout,fgvce_invariant", *SMALL]
     assert main(["explain", *arguments, "--out", str(out)]) == 0
     results = read_run(out)
     test = open_dataset("digits", "test")
@@ -215,15 +215,14 @@ def test_confused_pairs_and_a_gallery(checkpoint, digits_run, tmp_path):
         said += probabilities[labels == c].sum(0) / 1000
         said[c] = -1
         assert row["target"] == said.argmax()
-    maps = np.load(out / "maps.npz")
     from fgvce_jax.methods import METHODS
 
     expected = METHODS["gradcam"](clf, images[right], predicted[right])
-    np.testing.assert_allclose(maps["gradcam"], expected, atol=1e-5)
+    np.testing.assert_allclose(results.maps["gradcam"], expected, atol=1e-5)
     expected = METHODS["scout"](
         clf, images[right], predicted[right], contrast_classes=np.array(results.table["target"])
     )
-    np.testing.assert_allclose(maps["scout"], expected, atol=1e-5)
+    np.testing.assert_allclose(results.maps["scout"], expected, atol=1e-5)
     assert "scout" in (out / "report.html").read_text()
 
 
@@ -282,6 +281,52 @@ def test_a_bank_is_shared_and_rebuilt_when_it_does_not_fit(checkpoint, tmp_path,
     assert "made with per_class 3, expected 2; building it again" in error
     candidates = read_run(tmp_path / "c").table["edits"].to_pylist()
     assert max(len({e["candidate_image"] for e in edits}) for edits in candidates) <= 2
+
+
+def test_a_file_that_is_no_bank_is_not_overwritten(checkpoint, tmp_path, capsys):
+    file = tmp_path / "thesis.npz"
+    np.savez(file, chapter=np.arange(3))
+    before = file.read_bytes()
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--limit", "20"]
+    for _ in range(2):
+        out = ["--bank_file", str(file), "--out", str(tmp_path / "out")]
+        assert main(["explain", *arguments, *SMALL, *out]) == 2
+        assert "thesis.npz: holds something else, expected a bank" in capsys.readouterr().err
+        assert file.read_bytes() == before
+        assert not (tmp_path / "out").exists()
+        file.write_text("text")
+        before = b"text"
+
+
+def test_methods_with_nothing_misclassified(checkpoint, tmp_path):
+    """A run, the same run again, and its report."""
+    test = open_dataset("digits", "test")
+    clf = load_classifier(checkpoint)
+    images = np.stack([test[i].image for i in range(40)]).astype(np.float32) / 255
+    right = np.asarray(clf(images).argmax(-1)) == test.labels[:40]
+    count = int(np.argmin(right))  # up to the first mistake
+    assert count > 0
+    out = tmp_path / "run"
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint]
+    arguments += ["--limit", str(count), "--methods", "gradcam,scout", *SMALL, "--out", str(out)]
+    for _ in range(2):
+        assert main(["explain", *arguments]) == 0
+    assert main(["report", str(out)]) == 0
+    results = read_run(out)
+    assert results.info["counts"]["misclassified"] == 0
+    assert {name: len(results.maps[name]) for name in ("gradcam", "scout", "dominant")} == {
+        "gradcam": 0,
+        "scout": 0,
+        "dominant": 0,
+    }
+
+
+def test_a_damaged_run_json_is_one_line(digits_run, tmp_path, capsys):
+    shutil.copytree(digits_run, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"format": ')
+    for command in ("report", "evaluate"):
+        assert main([command, str(tmp_path / "run")]) == 2
+        assert "run.json: cannot be read as JSON" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_dataset_without_keypoints_cannot_be_evaluated(digits_run, capsys):

@@ -22,14 +22,16 @@ from fgvce_jax.results import read_run
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = textwrap.dedent("""
-    import sys, time
+    import os, signal, sys, time
     sys.path.insert(0, sys.argv[1])
     import fgvce_jax.results as results
     write = results.Run.write_part
-    def slowly(self, number, records):
+    def slowly(self, number, found):
         time.sleep(float(sys.argv[2]))
-        write(self, number, records)
+        write(self, number, found)
     results.Run.write_part = slowly
+    if "DIE_IN_THE_MERGE" in os.environ:
+        results.Run.merge = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     from fgvce_jax.cli import main
     raise SystemExit(main(sys.argv[3:]))
 """)
@@ -49,7 +51,7 @@ def arguments(tmp_path_factory):
     ]
 
 
-def start(arguments, process, port, *, count=2, timeout=60, pause=0.0):
+def start(arguments, process, port, *, count=2, timeout=60, pause=0.0, **environment):
     with socket.socket() as probe:
         if port is None:
             probe.bind(("127.0.0.1", 0))
@@ -61,7 +63,8 @@ def start(arguments, process, port, *, count=2, timeout=60, pause=0.0):
     ]
     command = [sys.executable, "-c", PROGRAM, str(ROOT), str(pause), *arguments, *together]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True), port
+    environment = os.environ | environment
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment), port
 
 
 def test_two_processes_give_what_one_gives(arguments, tmp_path):
@@ -148,3 +151,22 @@ def test_a_process_that_dies_leaves_whole_results_and_a_clear_error(arguments, t
     assert main(here) == 0  # alone, it continues
     counts = read_run(folder).info["counts"]
     assert counts["read"] == 120
+
+
+def test_a_survivor_fails_when_the_writer_dies_in_the_merge(arguments, tmp_path):
+    folder = tmp_path / "run"
+    here = [*arguments, "--out", str(folder)]
+    dying, port = start(here, 0, None, timeout=8, DIE_IN_THE_MERGE="1")
+    living, _ = start(here, 1, port, timeout=8)
+    _, errors = living.communicate(timeout=120)
+    dying.communicate(timeout=10)
+    assert dying.returncode == -signal.SIGKILL
+    assert living.returncode == 2
+    assert errors.strip().splitlines()[-1] == (
+        "fgvce: error: distributed: no sign of life within 8 s of the process that puts the parts "
+        "together (process 0 of 2)"
+    )
+    assert not (folder / "run.json").exists()
+
+    assert main(here) == 0  # alone, it continues
+    assert read_run(folder).info["counts"]["read"] == 120

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,26 +13,35 @@ import pytest
 
 from fgvce_jax import results
 from fgvce_jax.errors import InputError, Unfinished
-from fgvce_jax.results import CORE_MAPS, Edit, Record, explained, open_run, read_run, whole_file
+from fgvce_jax.files import whole_file
+from fgvce_jax.results import (
+    CORE_MAPS,
+    Edit,
+    ImageResult,
+    join_run,
+    open_run,
+    read_run,
+)
+from fgvce_jax.results.parts import PART, part_map, read_part
 
 CLASSES = ("wren", "finch & co", "owl")
 CONFIG = {"data": {"name": "birds", "path": None}, "bank": {"widths": (1, 2), "sigma": 0.8}}
 NUM_PARTS, PART_SIZE = 5, 6
 
 
-def record(i: int) -> Record:
+def record(i: int) -> ImageResult:
     """Image i of a made-up split: every third is misclassified, every eleventh cannot be read."""
     label = i % 3
     if i % 11 == 10:
-        return Record(i, f"dir/{i}.png", label, "skipped", why="empty file")
+        return ImageResult(i, f"dir/{i}.png", label, "skipped", why="empty file")
     if i % 3:
-        return Record(i, f"dir/{i}.png", label, "unexplained", predicted=label)
+        return ImageResult(i, f"dir/{i}.png", label, "unexplained", predicted=label)
     rng = np.random.default_rng(i)
     edits = tuple(
         Edit(int(rng.integers(9)), f"ref{k}", k, k + 1, float(np.float32(rng.random())))
         for k in range(i % 4)
     )
-    return Record(
+    return ImageResult(
         i,
         f"dir/{i}.png",
         label,
@@ -47,7 +55,7 @@ def record(i: int) -> Record:
     )
 
 
-def part(number: int) -> list[Record]:
+def part(number: int) -> list[ImageResult]:
     return [record(i) for i in range(number * PART_SIZE, (number + 1) * PART_SIZE)]
 
 
@@ -75,7 +83,7 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
     assert sorted(p.name for p in run.folder.iterdir()) == [
         "config.json",
         "explanations.parquet",
-        "maps.npz",
+        "maps",
         "predictions.parquet",
         "run.json",
     ]
@@ -100,7 +108,7 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
         for r in wanted
         if r.status != "skipped"
     ]
-    assert run.maps["id"].tolist() == [r.id for r in mistakes]
+    assert set(run.maps) == set(CORE_MAPS)
     for name in CORE_MAPS:
         assert run.maps[name].dtype == np.float32
         np.testing.assert_array_equal(run.maps[name], np.stack([r.maps[name] for r in mistakes]))
@@ -123,42 +131,20 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
     assert run.info["config"] == json.loads(json.dumps(CONFIG))
 
 
-def test_explained_takes_candidates_to_their_images():
-    maps = {name: np.full((2, 2), k) for k, name in enumerate(CORE_MAPS)}
-    one = SimpleNamespace(
-        predicted=np.int32(4),
-        target=np.int32(2),
-        flipped=np.bool_(True),
-        num_edits=np.int32(2),
-        edit_cell=np.array([3, 0, -1, -1]),
-        edit_candidate=np.array([1, 2, -1, -1]),
-        edit_similarity=np.array([0.5, 0.25, 0, 0], np.float32),
-        p_target=np.array([0.125, 0.25, 0.75, 0.75, 0.75], np.float32),
-        **maps,
-    )
-    candidates = np.array([7, 9, 8, -1]), np.array([2, 3, 1, -1])
-    ids = [f"r{i}" for i in range(10)]
-    got = explained(5, "x", 2, one, candidates, ids, 0.1, {"gradcam": np.eye(2)})
-    assert got.edits == (Edit(3, "r9", 9, 3, 0.5), Edit(0, "r8", 8, 1, 0.25))
-    assert got.p_target == [0.125, 0.25, 0.75]
-    assert (got.status, got.predicted, got.target, got.flipped) == ("explained", 4, 2, True)
-    assert set(got.maps) == {*CORE_MAPS, "gradcam"}
-    assert got.maps["dominant"].tolist() == [[1, 1], [1, 1]]
-
-    one.num_edits = np.int32(0)
-    none = np.full(4, -1)
-    got = explained(5, "x", 2, one, (none, none), ids, 0.1)
-    assert (got.status, got.edits, got.p_target) == ("no_reference", (), [0.125])
-
-
 def test_a_target_of_its_own_and_a_map_that_is_missing(tmp_path):
     first, second = (
-        Record(
-            i, f"{i}", 0, "explained", predicted=0, target=2, maps={"cam": np.full((4, 4), i)} | m
+        ImageResult(
+            i,
+            f"{i}",
+            0,
+            "explained",
+            predicted=0,
+            target=2,
+            maps={"cam": np.full((4, 4), 1.0 * i)} | m,
         )
         for i, m in ((0, {"cam": np.eye(4)}), (1, {}))
     )
-    second = Record(**(vars(second) | {"maps": {}}))
+    second = ImageResult(**(vars(second) | {"maps": {}}))
     with open_run(tmp_path / "run", {}) as run:
         run.write_part(0, [first])
         run.write_part(1, [second])
@@ -172,8 +158,8 @@ def test_a_target_of_its_own_and_a_map_that_is_missing(tmp_path):
 
 
 def test_a_map_keeps_its_shape(tmp_path):
-    a = Record(0, "a", 0, "explained", predicted=1, maps={"cam": np.zeros((4, 4))})
-    b = Record(1, "b", 0, "explained", predicted=1, maps={"cam": np.zeros((3, 3))})
+    a = ImageResult(0, "a", 0, "explained", predicted=1, maps={"cam": np.zeros((4, 4))})
+    b = ImageResult(1, "b", 0, "explained", predicted=1, maps={"cam": np.zeros((3, 3))})
     with open_run(tmp_path / "run", {}) as run:
         with pytest.raises(InputError, match=r"map cam of image b.*\(4, 4\)"):
             run.write_part(0, [a, b])
@@ -185,13 +171,13 @@ def test_a_map_keeps_its_shape(tmp_path):
 
 def test_nothing_misclassified(tmp_path):
     with open_run(tmp_path / "run", {}) as run:
-        run.write_part(0, [Record(0, "a", 1, "unexplained", predicted=1)])
+        run.write_part(0, [ImageResult(0, "a", 1, "unexplained", predicted=1)])
         run.merge(CLASSES, 1, {})
         run.finish()
     got = read_run(tmp_path / "run")
     assert len(got.table) == 0
     assert len(got.predictions) == 1
-    assert all(len(got.maps[name]) == 0 for name in (*CORE_MAPS, "id"))
+    assert all(len(got.maps[name]) == 0 for name in CORE_MAPS)
 
 
 # --- interruptions ------------------------------------------------------------------------------
@@ -259,7 +245,7 @@ def test_killed_before_the_parts_are_removed(tmp_path, uninterrupted):
 def stop(folder, error, *, bank=True, parts=(0,)):
     """A run that an error ends after what it has written."""
     with open_run(folder, CONFIG) as run:
-        run.hold_to({"classifier": "a"})
+        run.check_inputs({"classifier": "a"})
         if bank:
             with whole_file(folder / "bank.npz") as file:
                 file.write(b"of use to this run alone")
@@ -288,10 +274,11 @@ def test_a_run_with_nothing_to_continue_leaves_no_trace(tmp_path, case):
     before = complete(tmp_path / "done")
     (tmp_path / "done/bank.npz").write_bytes(b"of use to this run alone")
     (tmp_path / "done/inputs.json").write_text('{"classifier": "a"}')
-    files = {p: p.read_bytes() for p in (tmp_path / "done").iterdir()}
+    files = {p: p.read_bytes() for p in (tmp_path / "done").rglob("*") if p.is_file()}
     with pytest.raises(type(case["error"])):
         stop(tmp_path / "done", **case)
-    assert {p: p.read_bytes() for p in (tmp_path / "done").iterdir()} == files
+    done = (tmp_path / "done").rglob("*")
+    assert {p: p.read_bytes() for p in done if p.is_file()} == files
     assert_same(read_run(tmp_path / "done"), before)
 
 
@@ -312,9 +299,9 @@ def test_other_weights_of_the_same_name_are_another_run(tmp_path):
         pytest.raises(InputError, match="run: holds a run with another classifier of the same"),
         open_run(tmp_path / "run", CONFIG) as run,
     ):
-        run.hold_to({"classifier": "b"})
+        run.check_inputs({"classifier": "b"})
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
-    open_run(tmp_path / "run", CONFIG).hold_to({"classifier": "a"})
+    open_run(tmp_path / "run", CONFIG).check_inputs({"classifier": "a"})
 
 
 def test_a_finished_run_is_redone(tmp_path, uninterrupted):
@@ -323,7 +310,9 @@ def test_a_finished_run_is_redone(tmp_path, uninterrupted):
         assert run.resumed == frozenset()
         assert_same(read_run(tmp_path / "run"), uninterrupted)  # the old results, for now
         for number in range(NUM_PARTS):
-            run.write_part(number, [Record(number, f"{number}", 0, "unexplained", predicted=0)])
+            run.write_part(
+                number, [ImageResult(number, f"{number}", 0, "unexplained", predicted=0)]
+            )
         (run.folder / "report.html").write_text("of the old results")
         run.merge(CLASSES, NUM_PARTS, {})
         assert not (run.folder / "report.html").exists()
@@ -333,10 +322,10 @@ def test_a_finished_run_is_redone(tmp_path, uninterrupted):
 
 def test_several_processes_write_one_run(tmp_path, uninterrupted):
     with pytest.raises(InputError, match="expected the run that the first process started"):
-        open_run(tmp_path / "run", CONFIG, primary=False)
+        join_run(tmp_path / "run", CONFIG, frozenset())
     with open_run(tmp_path / "run", CONFIG) as first:
         resumed = frozenset({7})
-        with open_run(tmp_path / "run", CONFIG, primary=False, resumed=resumed) as second:
+        with join_run(tmp_path / "run", CONFIG, resumed) as second:
             assert second.resumed == {7}
             second.write_part(1, part(1))
             second.write_part(3, part(3))
@@ -368,7 +357,7 @@ def test_another_config_is_refused(tmp_path, config, message):
     with pytest.raises(InputError, match=message):
         open_run(tmp_path / "run", config)
     with pytest.raises(InputError, match=message):
-        open_run(tmp_path / "run", config, primary=False)
+        join_run(tmp_path / "run", config, frozenset())
     assert open_run(tmp_path / "run", CONFIG).resumed == {0}
 
 
@@ -410,7 +399,7 @@ def test_disk_full_keeps_the_parts_before(tmp_path, uninterrupted, monkeypatch):
             with monkeypatch.context() as patch:
                 write_table = pq.write_table
                 patch.setattr(
-                    pq, "write_table", lambda table, file: write_table(table, FullDisk(file))
+                    pq, "write_table", lambda table, file, **_: write_table(table, FullDisk(file))
                 )
                 run.write_part(1, part(1))
 
@@ -463,7 +452,7 @@ def test_memory_of_a_merge_does_not_grow_with_the_split(tmp_path):
             cam = {"cam": np.zeros((64, 64), np.float32)}
             for k in range(num_parts):
                 rows = [
-                    Record(i, f"{i}", 0, "explained", predicted=1, p_target=[0.5], maps=cam)
+                    ImageResult(i, f"{i}", 0, "explained", predicted=1, p_target=[0.5], maps=cam)
                     for i in range(k * 64, k * 64 + 64)
                 ]
                 run.write_part(k, rows)
@@ -475,3 +464,234 @@ def test_memory_of_a_merge_does_not_grow_with_the_split(tmp_path):
         return pool.max_memory()
 
     assert peak(32) < 3 * peak(4)  # all parts at once would be 8 times
+
+
+# --- what must not be lost or wrong -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("the report"), OSError()])
+def test_a_finished_run_is_never_removed(tmp_path, uninterrupted, error):
+    """Whatever happens after its results are there; no bank in the folder keeps it."""
+
+    def fail():
+        with open_run(tmp_path / "run", CONFIG) as run:
+            for number in range(NUM_PARTS):
+                run.write_part(number, part(number))
+            run.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
+            run.finish()
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert_same(read_run(tmp_path / "run"), uninterrupted)
+
+
+def test_a_run_that_fails_after_its_results_are_there_keeps_them(tmp_path, uninterrupted):
+    def fail():
+        with open_run(tmp_path / "run", CONFIG) as run:
+            for number in range(NUM_PARTS):
+                run.write_part(number, part(number))
+            run.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
+            raise InputError("the report")
+
+    with pytest.raises(InputError, match="the report"):
+        fail()
+    assert_same(read_run(tmp_path / "run"), uninterrupted)
+
+
+def test_a_folder_has_one_owner(tmp_path, uninterrupted):
+    with open_run(tmp_path / "run", CONFIG) as run:
+        run.write_part(0, part(0))
+        with pytest.raises(InputError, match=r"run: another process writes a run there"):
+            open_run(tmp_path / "run", CONFIG)
+        child = subprocess.run(
+            [sys.executable, "-c", KILLED, str(run.folder), os.path.dirname(__file__)],
+            capture_output=True,
+            text=True,
+        )
+        assert "another process writes a run there" in child.stderr.splitlines()[-1]
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    program = KILLED.split("complete(")[0].replace(
+        'print("ready"', "run = open_run(sys.argv[1], CONFIG)\nprint('ready'"
+    )
+    command = [sys.executable, "-c", program + "time.sleep(60)"]
+    child = subprocess.Popen(
+        [*command, str(tmp_path / "run"), os.path.dirname(__file__)], stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    with pytest.raises(InputError, match="another process"):
+        open_run(tmp_path / "run", CONFIG)
+    child.kill()
+    child.communicate()
+    open_run(tmp_path / "run", CONFIG)
+
+
+def stopped(folder):
+    """A run that is stopped after all its parts are written."""
+    with pytest.raises(KeyboardInterrupt):
+        stop(folder, KeyboardInterrupt(), bank=False, parts=range(NUM_PARTS))
+    return folder / "parts"
+
+
+def test_every_changed_bit_of_a_part_is_found_or_changes_nothing(tmp_path):
+    parts = stopped(tmp_path / "run")
+    path = parts / "part-00003.parquet"
+    whole, wanted = path.read_bytes(), read_part(path, 3)
+    rng = np.random.default_rng(0)
+    found = 0
+    positions, bits = rng.permutation(len(whole))[:1500], rng.integers(8, size=1500)
+    for position, bit in zip(positions, bits, strict=True):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << bit
+        path.write_bytes(changed)
+        try:
+            got = read_part(path, 3)
+        except Unfinished:
+            found += 1
+            continue
+        assert got.schema.equals(wanted.schema)
+        assert got.select(PART.names).equals(wanted.select(PART.names))
+        for name in CORE_MAPS:
+            np.testing.assert_array_equal(part_map(got, name), part_map(wanted, name))
+    assert found > 900  # the others lie in statistics, paddings and names that are not read
+
+
+def test_a_changed_bit_of_a_page_is_found_where_only_a_map_is_read(tmp_path):
+    path = stopped(tmp_path / "run") / "part-00003.parquet"
+    whole = path.read_bytes()
+    pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # up to the footer
+    columns, found = ["status", "map:dominant"], 0
+    wanted = part_map(read_part(path, 3, columns), "dominant")
+    for position in range(4, pages, 3):
+        changed = bytearray(whole)
+        changed[position] ^= 16
+        path.write_bytes(changed)
+        try:
+            got = read_part(path, 3, columns)
+        except Unfinished:
+            found += 1
+        else:
+            np.testing.assert_array_equal(part_map(got, "dominant"), wanted)
+    assert found > 50  # the map and the status are a small share of the file
+
+
+def other_part(parts):
+    (parts / "part-00003.parquet").write_bytes((parts / "part-00004.parquet").read_bytes())
+
+
+def cut_part(parts):
+    path = parts / "part-00003.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def changed_part(parts):
+    path = parts / "part-00003.parquet"
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+
+
+def no_part(parts):
+    (parts / "part-00003.parquet").write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [other_part, cut_part, changed_part, no_part])
+def test_a_damaged_part_is_named_and_done_again(tmp_path, uninterrupted, damage, capsys):
+    parts = stopped(tmp_path / "run")
+    damage(parts)
+    with open_run(tmp_path / "run", CONFIG) as run:
+        assert run.resumed == run.done == {0, 1, 2, 4}
+    error = capsys.readouterr().err
+    assert "part-00003.parquet: damaged (" in error
+    assert "it is done again" in error
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+@pytest.mark.parametrize("damage", [other_part, cut_part, changed_part, no_part])
+def test_a_part_that_is_damaged_later_is_not_merged(tmp_path, uninterrupted, damage):
+    stopped(tmp_path / "run")
+    with open_run(tmp_path / "run", CONFIG) as run:
+        damage(run.parts)
+        with pytest.raises(Unfinished, match=r"part-00003.parquet: damaged \(.*run again to redo"):
+            run.merge(CLASSES, NUM_PARTS, {})
+    assert_same(complete(tmp_path / "run"), uninterrupted)
+
+
+def test_parts_of_images_out_of_order_are_not_merged(tmp_path):
+    with open_run(tmp_path / "run", CONFIG) as run:
+        run.write_part(0, part(1))
+        run.write_part(1, part(0))
+        with pytest.raises(Unfinished, match=r"part-00001.*images 0 to 5, expected .* above 11"):
+            run.merge(CLASSES, 2, {})
+
+
+def test_methods_with_nothing_misclassified(tmp_path):
+    names = (*CORE_MAPS, "scout")
+    with open_run(tmp_path / "run", {}) as run:
+        run.write_part(0, [ImageResult(0, "a", 1, "unexplained", predicted=1)])
+        run.merge(CLASSES, 1, {}, names)
+        run.finish()
+    assert {name: len(values) for name, values in read_run(tmp_path / "run").maps.items()} == (
+        dict.fromkeys(names, 0)
+    )
+
+
+CUT = {
+    "nothing": b"",
+    "half": b'{"format": "fgvce-run/2", "conf',
+    "a list": b"[1]",
+    "bytes": b"\xff\xfe\x00",
+    "a number": b"3",
+}
+
+
+@pytest.mark.parametrize("content", CUT.values(), ids=CUT)
+@pytest.mark.parametrize("name", ["run.json", "inputs.json", "config.json"])
+def test_json_that_is_cut_or_of_another_type(tmp_path, name, content):
+    folder = tmp_path / "run"
+    complete(folder)
+    (folder / "inputs.json").write_text('{"classifier": "a"}')
+    (folder / name).write_bytes(content)
+
+    def read():
+        read_run(folder)
+        open_run(folder, CONFIG).check_inputs({"classifier": "a"})
+
+    with pytest.raises(InputError, match=rf"{name}: (cannot be read as JSON|expected a JSON obj)"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"format": "fgvce-run/1"}, "format: expected fgvce-run/2, got fgvce-run/1"),
+        ({"counts": None}, "counts: expected a dict, got NoneType"),
+        ({"config": [1]}, "config: expected a dict, got list"),
+    ],
+)
+def test_a_run_json_of_something_else(tmp_path, entry, message):
+    complete(tmp_path / "run")
+    path = tmp_path / "run/run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    with pytest.raises(InputError, match=f"run.json: {message}"):
+        read_run(tmp_path / "run")
+
+
+def test_the_config_of_a_run_that_is_none(tmp_path):
+    with pytest.raises(InputError, match=r"run\.json: config: expected that of a run"):
+        complete(tmp_path / "run", {"bank": 3}).config  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["explanations.parquet", "maps/dominant.npy"])
+def test_damaged_results_are_named(tmp_path, name):
+    folder = tmp_path / "run"
+    complete(folder)
+    content = (folder / name).read_bytes()
+    for damaged in (content[: len(content) // 2], b""):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(InputError, match=f"{name}: damaged"):
+            read_run(folder).maps["dominant"]
+    (folder / "maps/invariant.npy").write_bytes(content)

@@ -147,10 +147,10 @@ def differences(ours: Path, theirs: Path) -> list[str]:
         if not _timeless(getattr(left, name)).equals(_timeless(getattr(right, name)))
     ]
     found += [name for name in ("counts", "skipped") if left.info[name] != right.info[name]]
-    a, b = np.load(ours / "maps.npz"), np.load(theirs / "maps.npz")
-    if a.files != b.files:
+    a, b = left.maps, right.maps
+    if set(a) != set(b):
         return [*found, "names of maps"]
-    return found + [f"maps {name}" for name in a.files if not np.array_equal(a[name], b[name])]
+    return found + [f"maps {name}" for name in a if not np.array_equal(a[name], b[name])]
 
 
 def _timeless(table):
@@ -164,10 +164,12 @@ def broken_files(out: Path) -> Iterator[str]:
             pq.read_table(path)
         except Exception as error:
             yield f"{path}: {error}"
-    for path in out.rglob("*.npz"):
+    for path in out.rglob("*.np[yz]"):
         try:
-            with np.load(path) as arrays:
-                [arrays[name] for name in arrays.files]
+            arrays = np.load(path)
+            if path.suffix == ".npz":
+                with arrays:
+                    [arrays[name] for name in arrays.files]
         except Exception as error:
             yield f"{path}: {error}"
 

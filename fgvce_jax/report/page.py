@@ -16,6 +16,7 @@ from PIL import Image
 
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError
+from fgvce_jax.files import whole_file
 from fgvce_jax.methods import METHODS
 from fgvce_jax.report.figures import (
     BLUE,
@@ -27,7 +28,7 @@ from fgvce_jax.report.figures import (
     probability_chart,
     window,
 )
-from fgvce_jax.results import RunResults, read_run, whole_file
+from fgvce_jax.results import RunResults, read_run
 
 View = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]]
 
@@ -161,9 +162,12 @@ def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
 
 def maps_with_nan(results: RunResults, methods: Sequence[str]) -> dict[str, list[str]]:
     """The ids of the images whose map holds NaN, by method; without those that have none."""
-    ids = results.maps["id"]
-    found = {name: ids[np.isnan(results.maps[name]).any((1, 2))] for name in methods}
-    return {name: bad.tolist() for name, bad in found.items() if len(bad)}
+    found = {name: np.isnan(results.maps[name]).any((1, 2)) for name in methods}
+    return {
+        name: results.table["id"].filter(bad).to_pylist()
+        for name, bad in found.items()
+        if bad.any()
+    }
 
 
 # --- the cards ----------------------------------------------------------------------------------
@@ -209,7 +213,7 @@ def _cards(
     advance: Callable[[int], Any],
 ) -> Iterator[dict[str, Any]]:
     """The template's variables for each explanation, in the order of the table."""
-    maps = {name: results.maps[name] for name in results.maps if name != "id"}
+    maps = dict(results.maps)
     start = 0
     for batch in results.table.to_batches(max_chunksize=64):
         for k, row in enumerate(batch.to_pylist(), start):

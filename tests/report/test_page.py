@@ -8,7 +8,7 @@ import pytest
 from fgvce_jax.errors import InputError
 from fgvce_jax.report import card_figure, write_report
 from fgvce_jax.report import page as page_module
-from fgvce_jax.results import CORE_MAPS, Edit, Record, open_run, read_run
+from fgvce_jax.results import CORE_MAPS, Edit, ImageResult, open_run, read_run
 
 N, SIZE = 7, 70
 OTHERS = ("gradcam", "fgvce_invariant", "fgvce_dominant", "scout", "cve")
@@ -38,7 +38,7 @@ def mistake(index, label, predicted, cells, flipped=True, p=0.1, extra=()):
         for k, cell in enumerate(cells)
     )
     maps = {name: np.eye(N) for name in (*CORE_MAPS, *extra)}
-    return Record(
+    return ImageResult(
         index,
         f"test/<{index}>.png",
         label,
@@ -64,12 +64,12 @@ def make_run(folder, records, info=None, **config):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     records = [
-        Record(0, "test/<0>.png", 1, "unexplained", predicted=1),
+        ImageResult(0, "test/<0>.png", 1, "unexplained", predicted=1),
         mistake(1, 0, 1, [8, 24]),
         mistake(2, 0, 1, [24, 25, 26, 0], flipped=False, p=0.3),
         mistake(4, 2, 1, [30], p=0.2),
         mistake(5, 2, 0, [], flipped=False),
-        Record(6, "test/<6>.png", 1, "skipped", why="1 x 1 <pixels>"),
+        ImageResult(6, "test/<6>.png", 1, "skipped", why="1 x 1 <pixels>"),
     ]
     folder = tmp_path_factory.mktemp("report") / "run"
     return make_run(folder, records, {"classes_without_reference": [CLASSES[2]]})
@@ -206,7 +206,7 @@ def test_durations():
 
 
 def test_a_run_without_mistakes(tmp_path):
-    folder = make_run(tmp_path / "run", [Record(0, "a", 1, "unexplained", predicted=1)])
+    folder = make_run(tmp_path / "run", [ImageResult(0, "a", 1, "unexplained", predicted=1)])
     text = write_report(folder, Images("test"), Images("train"), view).read_text()
     assert "Nothing to explain" in text
     assert "No image is misclassified" in text
@@ -214,7 +214,7 @@ def test_a_run_without_mistakes(tmp_path):
 
 
 def test_a_run_without_any_image(tmp_path):
-    folder = make_run(tmp_path / "run", [Record(0, "a", 1, "skipped", why="empty")])
+    folder = make_run(tmp_path / "run", [ImageResult(0, "a", 1, "skipped", why="empty")])
     assert "1 image skipped" in write_report(folder, None, None, view).read_text()
 
 
@@ -275,7 +275,7 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
     for text in pages.values():
         assert "1 image without edits" in text
         assert "no reference image of Q is classified correctly" in text
-    nothing = [Record(0, "a", 1, "unexplained", predicted=0)]
+    nothing = [ImageResult(0, "a", 1, "unexplained", predicted=0)]
     folder = make_run(tmp_path / "none", nothing, pairs="confusion")
     text = write_report(folder, None, None, view).read_text()
     assert "No image is classified correctly." in text
@@ -292,7 +292,7 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
     ],
 )
 def test_the_title_has_the_end_of_a_long_path(tmp_path, model, title):
-    nothing = [Record(0, "a", 1, "unexplained", predicted=1)]
+    nothing = [ImageResult(0, "a", 1, "unexplained", predicted=1)]
     folder = make_run(tmp_path / "run", nothing, model=model)
     [(_, text)] = Page(write_report(folder, None, None, view).read_text()).find("title")
     assert text.endswith(f" · {title}")

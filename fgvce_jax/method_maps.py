@@ -1,9 +1,10 @@
-"""Other methods' maps beside the explanations of a run."""
+"""Other methods' maps beside the explanations of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,55 +14,65 @@ from jaxtyping import Float, Int
 from fgvce_jax.bank import Bank
 from fgvce_jax.methods import METHODS
 from fgvce_jax.metrics.maps import at_cells
-from fgvce_jax.models import Classifier
+from fgvce_jax.models.classifier import Classifier
+
+EXPLAINED_BY = {"fgvce_invariant": "invariant", "fgvce_dominant": "dominant"}
+"""Methods whose maps an explanation holds already, and under which name."""
 
 
 def check_methods(names: Sequence[str], clf: Classifier) -> tuple[str, ...]:
-    """The methods named, each once, in the config's order.
+    """The methods named, in order and each once.
 
-    Each is traced for one image, which takes a moment, so that what the classifier lacks is known
-    before anything is computed.
+    Each is traced for one image, which takes a moment, so that a classifier that lacks something
+    is known before anything is computed.
 
     Raises:
         InputError: An unknown name, or a method that needs what the classifier lacks.
     """
     image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), jnp.float32)
     label = jax.ShapeDtypeStruct((1,), jnp.int32)
-    for name in names:
-        method = METHODS[name]
-        if not method.needs & {"bank", "all_cells"}:  # the bank is not there yet
+    for method in (METHODS[name] for name in names):
+        if not method.needs & {"bank", "all_cells"}:  # these take any classifier
             jax.eval_shape(method, clf, image, label, label)
     return tuple(dict.fromkeys(names))
 
 
-def gallery(
+def need_all_cells(names: Sequence[str]) -> bool:
+    """Whether a method needs a bank of all cells of the references."""
+    return any("all_cells" in METHODS[name].needs for name in names)
+
+
+def method_maps(
     names: Sequence[str],
     clf: Classifier,
-    bank: Bank,
-    all_cells: Bank | None,
     images: Float[np.ndarray, "B H W 3"],
-    predicted: Int[np.ndarray, "B"],
-    targets: Int[np.ndarray, "B"],
+    predicted: Int[Any, "B"],
+    targets: Int[Any, "B"],
     n: int,
+    *,
+    bank: Bank | None = None,
+    all_cells: Bank | None = None,
 ) -> dict[str, Float[np.ndarray, "B n n"]]:
     """Each method's maps at cell resolution: of P, against Q where it contrasts two classes.
 
     Args:
         names: Methods, from `check_methods`.
         clf: The classifier.
-        bank: The run's candidates.
-        all_cells: All cells of the references, where one of the methods needs them.
         images: float32 in [0, 1].
         predicted: P.
         targets: Q.
         n: Cells per side.
+        bank: The run's candidates, where a method needs them.
+        all_cells: All cells of the references, from a bank with `top_m=None`, where a method
+            needs them.
 
     Raises:
         InputError: See the methods.
     """
     maps = {}
     for name in names:
-        given = all_cells if "all_cells" in METHODS[name].needs else bank
-        out = METHODS[name](clf, images, predicted, targets, bank=given)
+        method = METHODS[name]
+        given = all_cells if "all_cells" in method.needs else bank
+        out = method(clf, images, predicted, targets, bank=given)
         maps[name] = np.asarray(jax.vmap(partial(at_cells, n=n))(out))
     return maps

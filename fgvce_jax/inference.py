@@ -1,0 +1,369 @@
+"""The classifier and the explanations over a dataset, in batches of one shape.
+
+One shape means one compilation. The feature maps to explain wait on the device until a batch of
+them is full, so that the search never computes an explanation that is not asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from fgvce_jax.bank import Bank, pad_batch
+from fgvce_jax.checks import check_logits
+from fgvce_jax.config import SearchConfig
+from fgvce_jax.data.example import Dataset
+from fgvce_jax.data.pipeline import Batch, batches
+from fgvce_jax.errors import InputError, UnreadableImage
+from fgvce_jax.explain import Explanation, explain_cells
+from fgvce_jax.heads import searchable
+from fgvce_jax.memory import available_bytes, program_bytes
+from fgvce_jax.method_maps import EXPLAINED_BY, method_maps
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.progress import notify
+from fgvce_jax.results import CORE_MAPS, Edit, ImageResult
+
+# --- the classifier -----------------------------------------------------------------------------
+
+
+class Predictor:
+    """Feature maps and logits of batches, in one shape, split over the local devices.
+
+    Args:
+        clf: The classifier.
+        batch_size: Images in a batch, rounded up to a multiple of the devices.
+        num_workers: Processes that decode images, see `batches`.
+
+    Raises:
+        InputError: A batch does not fit in memory.
+    """
+
+    def __init__(self, clf: Classifier, batch_size: int, num_workers: int = 0):
+        devices = np.array(jax.local_devices())
+        self.clf, self.num_workers = clf, num_workers
+        self.batch_size = -(-batch_size // len(devices)) * len(devices)
+        self._sharding = NamedSharding(Mesh(devices, ("images",)), PartitionSpec("images"))
+        shape = (self.batch_size, clf.image_size, clf.image_size, 3)
+        images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=self._sharding)
+        self._program = _predict.lower(clf, images).compile()
+        self._check_memory(len(devices))
+
+    def _check_memory(self, devices: int) -> None:
+        needed, available = program_bytes(self._program), available_bytes()
+        if jax.default_backend() == "cpu":
+            needed *= devices  # virtual ones share the machine's memory
+        if available is not None and needed > available:
+            fits = int(0.8 * self.batch_size * available / needed)
+            raise InputError(
+                f"batch_size {self.batch_size}: a forward pass needs about {needed / 2**30:.1f} "
+                f"GiB and {available / 2**30:.1f} GiB are free; try {max(fits, 1)} or fewer"
+            )
+
+    def __call__(self, batch: Batch) -> tuple[Float[Array, "B n n C"], Float[np.ndarray, "b K"]]:
+        """Feature maps of the padded batch, and logits of its b images.
+
+        Raises:
+            InputError: NaN logits.
+        """
+        images = pad_batch(batch.image, self.batch_size)
+        cells, logits = self._program(self.clf, jax.device_put(images, self._sharding))
+        logits = np.asarray(logits)[: len(batch.index)]
+        check_logits("image", batch.id, logits)
+        return cells, logits
+
+    def batches(
+        self,
+        dataset: Dataset,
+        indices: Int[np.ndarray, "M"],
+        on_skip: Callable[[UnreadableImage], None],
+    ) -> Iterator[Batch]:
+        """The images at `indices` as the classifier takes them; see `data.pipeline.batches`."""
+        return batches(
+            dataset,
+            indices,
+            self.batch_size,
+            self.clf.image_size,
+            self.clf.resize_to,
+            num_workers=self.num_workers,
+            on_skip=on_skip,
+        )
+
+
+@jax.jit
+def _predict(
+    clf: Classifier, images: UInt8[Array, "B H W 3"]
+) -> tuple[Float[Array, "B n n C"], Float[Array, "B K"]]:
+    cells = clf.features(images.astype(jnp.float32) / 255)
+    return cells, clf.head(cells)
+
+
+def most_confused(
+    predictor: Predictor,
+    dataset: Dataset,
+    labels: Int[np.ndarray, "N"],
+    count: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Int[np.ndarray, "K"]:
+    """For every class, the other class that is predicted most often for its images.
+
+    Where no image of a class is misclassified, the other class with the highest mean probability.
+
+    Args:
+        predictor: Of the classifier.
+        dataset: N images.
+        labels: Their classes.
+        count: Only the first `count` images are looked at.
+        advance: Told after every batch how many images it had.
+    """
+    num_classes = predictor.clf.num_classes
+    votes = np.zeros((num_classes, num_classes))
+    # Unreadable images are reported where they are missed in the results.
+    for batch in predictor.batches(dataset, np.arange(count), on_skip=lambda error: None):
+        _, logits = predictor(batch)
+        rows = labels[batch.index]
+        np.add.at(votes, (rows, logits.argmax(-1)), 1)
+        # Each class's probabilities sum to less than 1, so they only decide between equal counts.
+        np.add.at(votes, rows, np.asarray(jax.nn.softmax(logits)) / (len(labels) + 1))
+        advance(len(rows))
+    np.fill_diagonal(votes, -1)
+    return votes.argmax(-1).astype(np.int32)
+
+
+# --- explanations -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    index: int
+    id: str
+    label: int
+    target: int
+    image: UInt8[np.ndarray, "H W 3"]
+
+
+class CellQueue:
+    """Feature maps that wait on the device until a batch of them is full.
+
+    Args:
+        batch_size: Feature maps in a batch.
+    """
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self._cells: Any = None  # made with the first batch, which tells the shape
+
+    def add(
+        self, cells: Float[Array, "B n n C"], wanted: Bool[np.ndarray, "b"], waiting: int
+    ) -> None:
+        """Put the wanted ones of a batch behind the `waiting` ones, fewer than a batch."""
+        size = self.batch_size
+        if self._cells is None:
+            self._cells = jnp.zeros((2 * size, *cells.shape[1:]), cells.dtype)
+        places = np.full(size, 2 * size)  # past the end: dropped
+        places[: len(wanted)][wanted] = waiting + np.arange(wanted.sum())
+        self._cells = _put(self._cells, cells, places)
+
+    def take(self) -> Float[Array, "B n n C"]:
+        """The first batch, which leaves the queue; its end is padding where fewer waited."""
+        batch = self._cells[: self.batch_size]
+        self._cells = jnp.roll(self._cells, -self.batch_size, axis=0)
+        return batch
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(
+    queue: Float[Array, "Q n n C"], cells: Float[Array, "B n n C"], places: Int[Array, "B"]
+) -> Float[Array, "Q n n C"]:
+    """The queue with each feature map in its place; places past the end are dropped."""
+    return queue.at[places].set(cells, mode="drop")
+
+
+@dataclass
+class Explainer:
+    """Predicts the images of a split and explains those that are asked about.
+
+    Attributes:
+        predictor: Of the classifier.
+        config: Of the search.
+        bank: The candidates.
+        reference_ids: Ids of the split that they come from.
+        methods: Methods whose maps stand beside, from `check_methods`.
+        all_cells: All cells of the references, where one of the methods needs them.
+        confused_with: Each class's target Q, where correctly classified images are asked about;
+            None asks about misclassified ones, and their labels are the targets.
+    """
+
+    predictor: Predictor
+    config: SearchConfig
+    bank: Bank
+    reference_ids: Sequence[str]
+    methods: Sequence[str] = ()
+    all_cells: Bank | None = None
+    confused_with: Int[np.ndarray, "K"] | None = None
+
+    def __post_init__(self):
+        self._head = searchable(self.predictor.clf.head)
+        self._compiled = False
+        # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
+        if jax.default_backend() != "cpu":
+            self.bank, self.all_cells = jax.device_put((self.bank, self.all_cells))
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        labels: Int[np.ndarray, "N"],
+        part: range,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> list[ImageResult]:
+        """The result of each image of `part`, in its order.
+
+        Args:
+            dataset: N images.
+            labels: Their classes, as the classifier numbers them.
+            part: Indices of the images.
+            advance: Told after every batch how many images it had.
+        """
+        found: dict[int, ImageResult] = {}
+        ids = dataset.ids
+        index_of = {ids[i]: i for i in part}
+
+        def skip(error: UnreadableImage) -> None:
+            notify(f"skipped {error}")
+            i = index_of[error.id]
+            found[i] = ImageResult(i, error.id, int(labels[i]), "skipped", why=error.why)
+            advance(1)
+
+        queue, waiting = CellQueue(self.predictor.batch_size), []
+        for batch in self.predictor.batches(dataset, np.array(part), skip):
+            cells, logits = self.predictor(batch)
+            predicted, correct = logits.argmax(-1), labels[batch.index]
+            asked, targets = self._questions(predicted, correct)
+            queue.add(cells, asked, len(waiting))
+            for b, (i, id) in enumerate(zip(batch.index.tolist(), batch.id, strict=True)):
+                label = int(correct[b])
+                if asked[b]:
+                    waiting.append(_Waiting(i, id, label, int(targets[b]), batch.image[b]))
+                else:
+                    found[i] = ImageResult(i, id, label, "unexplained", int(predicted[b]))
+            if len(waiting) >= queue.batch_size:
+                self._explain(queue.take(), waiting[: queue.batch_size], found)
+                waiting = waiting[queue.batch_size :]
+            advance(len(asked))
+        if waiting:
+            self._explain(queue.take(), waiting, found)
+        return [found[i] for i in sorted(found)]
+
+    def _questions(
+        self, predicted: Int[np.ndarray, "b"], labels: Int[np.ndarray, "b"]
+    ) -> tuple[Bool[np.ndarray, "b"], Int[np.ndarray, "b"]]:
+        """Which images of a batch are asked about, and the target class of each."""
+        if self.confused_with is None:
+            return predicted != labels, labels
+        return predicted == labels, self.confused_with[labels]
+
+    def _explain(
+        self,
+        cells: Float[Array, "B n n C"],
+        waiting: Sequence[_Waiting],
+        found: dict[int, ImageResult],
+    ) -> None:
+        size = self.predictor.batch_size
+        targets = pad_batch(np.array([w.target for w in waiting], np.int32), size)
+        arguments = self._head, self.bank.for_targets(targets), cells, targets
+        options = {"config": self.config, "devices": tuple(jax.local_devices())}
+        if not self._compiled:  # before the clock starts: it is no part of an explanation
+            explain_cells.lower(*arguments, **options).compile()
+            self._compiled = True
+        started = time.perf_counter()
+        out = jax.device_get(explain_cells(*arguments, **options))
+        seconds = (time.perf_counter() - started) / len(waiting)
+        maps = self._maps(waiting, out)
+        for b, w in enumerate(waiting):
+            found[w.index] = image_result(
+                w.index,
+                w.id,
+                w.label,
+                jax.tree.map(itemgetter(b), out),
+                self.bank.provenance(w.target),
+                self.reference_ids,
+                seconds,
+                {name: values[b] for name, values in maps.items()},
+            )
+
+    def _maps(
+        self, waiting: Sequence[_Waiting], out: Explanation
+    ) -> dict[str, Float[np.ndarray, "B n n"]]:
+        """The maps of `methods`; FG-VCE's own are those of the explanation."""
+        held = [name for name in self.methods if name in EXPLAINED_BY]
+        maps = {name: np.asarray(getattr(out, EXPLAINED_BY[name])) for name in held}
+        if others := [name for name in self.methods if name not in EXPLAINED_BY]:
+            images = pad_batch(np.stack([w.image for w in waiting]), self.predictor.batch_size)
+            maps |= method_maps(
+                others,
+                self.predictor.clf,
+                images.astype(np.float32) / 255,
+                out.predicted,
+                out.target,
+                out.invariant.shape[-1],
+                bank=self.bank,
+                all_cells=self.all_cells,
+            )
+        return maps
+
+
+def image_result(
+    index: int,
+    id: str,
+    label: int,
+    explanation: Explanation,
+    provenance: tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]],
+    reference_ids: Sequence[str],
+    time_s: float,
+    maps: dict[str, Float[np.ndarray, "n n"]] | None = None,
+) -> ImageResult:
+    """The result of an image that was explained.
+
+    Args:
+        index, id, label: As in `ImageResult`.
+        explanation: Of this image: NumPy leaves without the batch axis.
+        provenance: Image and cell of each candidate for the target, from `Bank.provenance`; the
+            result's status is "no_reference" where there is no candidate (-1 throughout).
+        reference_ids: The ids of the reference split.
+        time_s: Seconds it took.
+        maps: Other methods' maps of this image.
+    """
+    images, cells = provenance
+    count = int(explanation.num_edits)
+    edits = tuple(
+        Edit(
+            cell=int(explanation.edit_cell[t]),
+            candidate_image=reference_ids[int(images[explanation.edit_candidate[t]])],
+            candidate_index=int(images[explanation.edit_candidate[t]]),
+            candidate_cell=int(cells[explanation.edit_candidate[t]]),
+            similarity=float(explanation.edit_similarity[t]),
+        )
+        for t in range(count)
+    )
+    return ImageResult(
+        index=index,
+        id=id,
+        label=label,
+        status="explained" if np.any(images >= 0) else "no_reference",
+        predicted=int(explanation.predicted),
+        target=int(explanation.target),
+        flipped=bool(explanation.flipped),
+        edits=edits,
+        p_target=np.asarray(explanation.p_target)[: count + 1].tolist(),
+        time_s=time_s,
+        maps={name: np.asarray(getattr(explanation, name)) for name in CORE_MAPS} | (maps or {}),
+    )

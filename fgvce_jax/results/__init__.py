@@ -1,0 +1,42 @@
+"""A run on disk: written in parts, each whole or absent, and read back in one piece.
+
+A run is a folder:
+
+    config.json           its config: the run's identity
+    inputs.json           fingerprints of the weights and data that the config names
+    parts/                while it runs: a Parquet file per part of the split, a row per image
+    explanations.parquet  a row per explanation (`EXPLANATIONS`)
+    predictions.parquet   a row per image that was read (`PREDICTIONS`)
+    maps/NAME.npy         a float32 [M, n, n] array per map, rows as in explanations.parquet
+    run.json              config, counts, skipped images, versions and timings
+    report.html           the page to look at
+
+Every file is written under a temporary name, flushed to the disk and renamed, so that at every
+instant the folder holds only whole files. While `parts/` exists the run is unfinished and can be
+continued; `run.json` exists only beside the tables it belongs to. One process at a time owns the
+folder (`files.FolderLock`).
+"""
+
+from fgvce_jax.results.read import RunResults, read_run
+from fgvce_jax.results.schema import (
+    CORE_MAPS,
+    EXPLANATIONS,
+    PREDICTIONS,
+    Edit,
+    ImageResult,
+)
+from fgvce_jax.results.write import Run, join_run, open_run, whole_parts
+
+__all__ = [
+    "CORE_MAPS",
+    "EXPLANATIONS",
+    "PREDICTIONS",
+    "Edit",
+    "ImageResult",
+    "Run",
+    "RunResults",
+    "join_run",
+    "open_run",
+    "read_run",
+    "whole_parts",
+]

@@ -1,0 +1,294 @@
+"""A run that is being written: its folder, its parts, and what is left where it ends early."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fgvce_jax.errors import InputError, Unfinished
+from fgvce_jax.files import FolderLock, is_temporary, read_json, write_json
+from fgvce_jax.progress import notify
+from fgvce_jax.results.merge import merge_maps, merge_tables
+from fgvce_jax.results.parts import part_numbers, part_path, read_part, write_part
+from fgvce_jax.results.schema import CORE_MAPS, FORMAT, ImageResult
+
+
+@dataclass
+class Run:
+    """A run that is being written; a context manager, see `open_run`.
+
+    Attributes:
+        folder: Where.
+        config: Its identity.
+        resumed: Parts that were there, whole, when it was opened.
+        created: The files and folders made for it, outermost first; removed again where nothing
+            comes of it.
+        lock: Keeps other runs out of the folder; None in a process that only adds parts.
+        merged: Whether its results are there, so that nothing of it may be removed any more.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    resumed: frozenset[int] = frozenset()
+    created: tuple[Path, ...] = ()
+    lock: FolderLock | None = None
+    merged: bool = False
+
+    @property
+    def parts(self) -> Path:
+        """The folder of its parts; there is one until the run is finished."""
+        return self.folder / "parts"
+
+    @property
+    def done(self) -> frozenset[int]:
+        """The numbers of the parts that are on the disk now, whoever wrote them."""
+        return part_numbers(self.parts)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its results are on the disk and complete, whoever wrote them."""
+        return (self.folder / "run.json").exists() and not self.parts.exists()
+
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Keep fingerprints of what the config names, or compare with those that were kept.
+
+        Raises:
+            InputError: The folder was begun with other weights or other data under these names,
+                or the fingerprints cannot be read.
+        """
+        path = self.folder / "inputs.json"
+        if not path.exists():
+            write_json(path, dict(inputs))
+            return
+        kept = read_json(path)
+        for name, value in inputs.items():
+            if kept.get(name) != value:
+                raise InputError(
+                    f"{self.folder}: holds a run with another {name} of the same name, expected "
+                    f"the one it was begun with; choose another folder"
+                )
+
+    def write_part(self, number: int, results: Sequence[ImageResult]) -> None:
+        """Write part `number`: the result of every image of its share of the split, in order.
+
+        Raises:
+            InputError: A map changes its shape.
+            Unfinished: It cannot be written; the parts before it stay.
+        """
+        write_part(part_path(self.parts, number), number, results)
+
+    def merge(
+        self,
+        class_names: Sequence[str],
+        num_parts: int,
+        info: Mapping[str, Any],
+        map_names: Sequence[str] = CORE_MAPS,
+    ) -> None:
+        """Put the parts 0 to num_parts - 1 together: the tables, the maps, then run.json.
+
+        Reads a part at a time, so memory does not grow with the split. The parts stay until
+        `finish`. Of several processes that write parts, one merges.
+
+        Args:
+            class_names: For the tables' names.
+            num_parts: How many there should be.
+            info: Further entries of run.json: versions, device, timings, ...
+            map_names: Maps that there should be even where nothing was explained.
+
+        Raises:
+            InputError: A part is missing.
+            Unfinished: A part is damaged, or the disk is full.
+        """
+        missing = sorted(set(range(num_parts)) - self.done)
+        if missing:
+            raise InputError(
+                f"{self.folder}: {len(missing)} of {num_parts} parts are missing, the first is "
+                f"part {missing[0]}"
+            )
+        for name in ("run.json", "report.html"):  # they belong to the tables replaced now
+            (self.folder / name).unlink(missing_ok=True)
+        counts, skipped = merge_tables(self.folder, self.parts, num_parts, class_names)
+        rows = counts["explained"] + counts["no_reference"]
+        merge_maps(self.folder, self.parts, num_parts, rows, map_names)
+        summary = {"format": FORMAT, "config": self.config, "counts": counts, "skipped": skipped}
+        write_json(self.folder / "run.json", summary | dict(info))
+        self.merged = True
+
+    def finish(self) -> None:
+        """Remove the parts; the run is finished."""
+        trash = self.folder / f".parts.{os.getpid()}.tmp"
+        os.replace(self.parts, trash)
+        shutil.rmtree(trash)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        try:
+            if error is not None and not self.merged:
+                self._stop(error)
+        finally:
+            if self.lock is not None:
+                self.lock.release()
+
+    def _stop(self, error: BaseException) -> None:
+        """Keep what a later run continues from; remove what would only fail again."""
+        # The same input fails the same way; Unfinished means that something outside stopped it.
+        unusable_input = isinstance(error, InputError) and not isinstance(error, Unfinished)
+        worth_keeping = self.done or (self._new and (self.folder / "bank.npz").exists())
+        if not worth_keeping or (unusable_input and not self.resumed):
+            self.undo()
+        elif isinstance(error, Unfinished):
+            notify(f"{self.folder}: what was written is whole, and running again continues from it")
+
+    @property
+    def _new(self) -> bool:
+        """Whether the folder was empty or absent when it was opened."""
+        return self.folder / "config.json" in self.created
+
+    def undo(self) -> None:
+        """Remove everything that was made for this run."""
+        if self._new:
+            for path in self.folder.glob("*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif self.parts in self.created:
+            shutil.rmtree(self.parts, ignore_errors=True)
+        for path in reversed(self.created):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def whole_parts(folder: Path) -> frozenset[int]:
+    """The numbers of a run's parts that can be read; the others are named."""
+    parts, found = folder / "parts", set()
+    for number in sorted(part_numbers(parts)):
+        try:
+            read_part(part_path(parts, number), number)
+        except Unfinished as error:
+            notify(str(error).replace("run again to redo this part", "it is done again"))
+        else:
+            found.add(number)
+    return frozenset(found)
+
+
+def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
+    """Open a run for writing, to be used in a `with` statement.
+
+    A new or empty folder starts a run, which is removed again where its input turns out to be
+    unusable, or where it is stopped before it has anything to continue from. A run of the same
+    config that is unfinished continues (`Run.resumed`), without the parts of it that are damaged;
+    one that is finished is redone, and its results stay until the new ones are merged.
+
+    Args:
+        folder: Made where it does not exist.
+        config: All that the results depend on, as JSON can hold it.
+
+    Raises:
+        InputError: The folder holds another run (the message names the first field that differs),
+            or something that is no run, or cannot be made, or another process writes in it.
+    """
+    folder, config = Path(folder), _plain(config)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder, this is a file")
+    if folder.exists():
+        _holds_run(folder, config)  # before anything is touched; again below, with the lock
+    made = tuple(path for path in (*reversed(folder.parents), folder) if not path.exists())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    begun = _holds_run(folder, config)
+    inside = (folder / "config.json", folder / "parts")
+    created = (*made, *(path for path in inside if not path.exists()))
+    run = Run(folder, config, created=created, lock=lock)
+    try:
+        _clear_temporary(folder)
+        if not begun:
+            write_json(folder / "config.json", {"format": FORMAT, "config": config})
+        run.parts.mkdir(exist_ok=True)
+        _clear_temporary(run.parts)
+    except (OSError, InputError) as error:
+        run.undo()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+    run.resumed = whole_parts(folder)
+    for number in run.done - run.resumed:
+        part_path(run.parts, number).unlink()
+    return run
+
+
+def join_run(folder: str | Path, config: Mapping[str, Any], resumed: frozenset[int]) -> Run:
+    """A run that another process has opened, to add parts to it and touch nothing else.
+
+    Args:
+        folder: As in `open_run`.
+        config: As in `open_run`.
+        resumed: `whole_parts` of the folder before the first process could finish the run.
+
+    Raises:
+        InputError: No run of this config is there.
+    """
+    folder, config = Path(folder), _plain(config)
+    if not folder.exists() or not _holds_run(folder, config):
+        raise InputError(f"{folder}: expected the run that the first process started")
+    return Run(folder, config, resumed)
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as it is read back from JSON: tuples become lists."""
+    return json.loads(json.dumps(config))
+
+
+def _clear_temporary(folder: Path) -> None:
+    """Remove what a killed process left behind."""
+    for path in filter(is_temporary, list(folder.iterdir())):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _holds_run(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether `folder` holds a run of `config`; False where it is empty.
+
+    Raises:
+        InputError: It holds something else.
+    """
+    entries = [path.name for path in folder.iterdir() if not is_temporary(path)]
+    if not entries:
+        return False
+    path = folder / "config.json"
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found.get("config"), dict) or "format" not in found:
+        raise InputError(
+            f"{folder}: expected a new or empty folder, or a run; it holds {min(entries)} and is "
+            f"no run"
+        )
+    if found["format"] != FORMAT:
+        raise InputError(
+            f"{folder}: holds a run of format {found['format']}, expected {FORMAT}; choose another "
+            "folder"
+        )
+    if difference := _first_difference(found["config"], config):
+        name, old, new = difference
+        raise InputError(
+            f"{folder}: holds another run, with {name} = {json.dumps(old)} where this one has "
+            f"{json.dumps(new)}; choose another folder"
+        )
+    return True
+
+
+def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The dotted name of the first field that differs, with both values; None where none does."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(key for key in old if key not in new)]:
+            inside = f"{name}.{key}" if name else str(key)
+            difference = _first_difference(old.get(key), new.get(key), inside)
+            if difference:
+                return difference
+        return None
+    return None if old == new else (name or "config", old, new)

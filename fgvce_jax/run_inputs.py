@@ -1,0 +1,71 @@
+"""The classifier and the two splits of a run, opened and matched, with their fingerprints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from fgvce_jax.config import DataConfig, ExplainConfig
+from fgvce_jax.data import open_dataset
+from fgvce_jax.data.example import Dataset
+from fgvce_jax.data.labels import dataset_fingerprint, match_labels
+from fgvce_jax.files import fingerprint
+from fgvce_jax.models import Classifier, open_classifier
+from fgvce_jax.progress import notify
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """All that a run reads.
+
+    Attributes:
+        clf: The classifier, in the run's precision; it takes the dataset's class names where it
+            has none.
+        dataset: The split that is explained, N images.
+        labels: Their classes, as the classifier numbers them.
+        references: The split that candidates come from, M images.
+        reference_labels: Their classes, likewise.
+    """
+
+    clf: Classifier
+    dataset: Dataset
+    labels: Int[np.ndarray, "N"]
+    references: Dataset
+    reference_labels: Int[np.ndarray, "M"]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the weights, with all that the classifier does to an image, and of both splits."""
+        clf = self.clf
+        return {
+            "classifier": fingerprint(clf.spec, clf.image_size, clf.resize_to, clf),
+            "dataset": dataset_fingerprint(self.dataset.ids, self.labels),
+            "reference dataset": dataset_fingerprint(self.references.ids, self.reference_labels),
+        }
+
+
+def open_inputs(config: ExplainConfig) -> RunInputs:
+    """Open what a config names.
+
+    Raises:
+        InputError: A classifier or a dataset that is not there or cannot be read, or classes of
+            the one that the other does not have.
+    """
+    clf = open_classifier(config.model)
+    if config.dtype != "float32":
+        clf = clf.astype(config.dtype)
+    dataset, references = open_splits(config.data, config.split, config.reference_split)
+    matched = match_labels(dataset, clf, config.data.class_map)
+    if matched.note:
+        notify(matched.note)
+    clf = replace(clf, class_names=matched.class_names)
+    labels = match_labels(references, clf, config.data.class_map).labels
+    return RunInputs(clf, dataset, matched.labels, references, labels)
+
+
+def open_splits(data: DataConfig, *splits: str) -> list[Dataset]:
+    """Splits of a config's dataset."""
+    return [open_dataset(data.name, split, data.path) for split in splits]
