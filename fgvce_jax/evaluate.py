@@ -5,7 +5,7 @@ Near-KP and Same-KP of the edits, and the three figures of FG-VCE's Fig. 6 for b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,20 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from fgvce_jax.config import ExplainConfig, from_dict
-from fgvce_jax.data import open_dataset
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import move_keypoints
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.metrics import extent, keypoint_agreement, summarise_agreement
-from fgvce_jax.models import Classifier, open_classifier
+from fgvce_jax.models import open_classifier
 from fgvce_jax.progress import stage
 from fgvce_jax.results import read_run
+from fgvce_jax.run_inputs import open_splits
 
 MAPS = {"invariant": "contributions_before", "dominant": "contributions_after"}
 """Each map and the contributions of the class that it explains."""
 
 
-def evaluate(run_folder: str | Path) -> dict[str, Any]:
+def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
     """Measure a finished run.
 
     Images that nobody annotated (their keypoints are NaN) and what depends on them are left out,
@@ -48,11 +47,8 @@ def evaluate(run_folder: str | Path) -> dict[str, Any]:
             more.
     """
     results = read_run(run_folder)
-    config = from_dict(ExplainConfig, results.info["config"])
-    dataset, references = (
-        open_dataset(config.data.name, split, config.data.path)
-        for split in (config.split, config.reference_split)
-    )
+    config = results.config
+    dataset, references = open_splits(config.data, config.split, config.reference_split)
     if not dataset.keypoint_names:
         raise InputError(
             f"dataset {config.data.name}: has no keypoints, expected one that has: birds, cub, or "
@@ -63,42 +59,25 @@ def evaluate(run_folder: str | Path) -> dict[str, Any]:
     rows = results.table.filter(with_references).select(["id", "index", "edits"]).to_pylist()
     used = {edit["candidate_index"] for row in rows for edit in row["edits"]}
     with stage("Reading keypoints", len(rows) + len(used)) as advance:
-        of_image = _keypoints(dataset, {row["index"] for row in rows}, clf, advance)
-        of_reference = _keypoints(references, used, clf, advance)
+        read = partial(_keypoints, view=(clf.image_size, clf.resize_to), advance=advance)
+        of_image = read(dataset, {row["index"] for row in rows})
+        of_reference = read(references, used)
     annotated = np.array([not np.isnan(of_image[row["index"]]).any() for row in rows], bool)
+    shown = [row for row, known in zip(rows, annotated, strict=True) if known]
 
     n = results.maps["invariant"].shape[-1]
-    steps = max([1, *(len(row["edits"]) for row in rows)])
-    agreement = jax.jit(partial(keypoint_agreement, n=n, image_size=clf.image_size))
-    near, same, edits = [], [], []
-    for row in (row for row, known in zip(rows, annotated, strict=True) if known):
-        query = of_image[row["index"]]
-        old, new = np.full(steps, -1), np.full(steps, -1)
-        candidates = np.zeros((steps, *query.shape), np.float32)
-        for t, edit in enumerate(row["edits"]):
-            points = of_reference[edit["candidate_index"]]
-            if not np.isnan(points).any():
-                old[t], new[t], candidates[t] = edit["cell"], edit["candidate_cell"], points
-        of_edits = [np.asarray(values) for values in agreement(query, candidates, old, new)]
-        near.append(of_edits[0])
-        same.append(of_edits[1])
-        edits += [
-            {"id": row["id"], "step": t + 1, "near_kp": float(a), "same_kp": float(b)}
-            for t, (a, b) in enumerate(zip(*of_edits, strict=True))
-            if not np.isnan(a)
-        ]
-
+    near, same, edits = _agreement(shown, of_image, of_reference, n, clf.image_size)
     made = sum(len(row["edits"]) for row in rows)
     out: dict[str, Any] = {
         "explanations": len(rows),
         "not_annotated": {"images": int((~annotated).sum()), "edits": made - len(edits)},
     }
-    if not near:
+    if not shown:
         return out
-    out["keypoints"] = summarise_agreement(np.stack(near), np.stack(same))
-    measure = jax.jit(jax.vmap(partial(extent, size=(clf.image_size, clf.image_size))))
+    out["keypoints"] = summarise_agreement(near, same)
     measured = np.flatnonzero(with_references)[annotated]
-    queries = np.stack([of_image[row["index"]] for row in rows])[annotated]
+    queries = np.stack([of_image[row["index"]] for row in shown])
+    measure = jax.jit(jax.vmap(partial(extent, size=(clf.image_size, clf.image_size))))
     for name, contributions in MAPS.items():
         maps, weights = (results.maps[key][measured] for key in (name, contributions))
         found = measure(maps, weights, queries)
@@ -106,19 +85,54 @@ def evaluate(run_folder: str | Path) -> dict[str, Any]:
     return out | {"edits": edits}
 
 
+def _agreement(
+    rows: Sequence[dict[str, Any]],
+    of_image: Mapping[int, Float[np.ndarray, "P 3"]],
+    of_reference: Mapping[int, Float[np.ndarray, "P 3"]],
+    n: int,
+    image_size: int,
+) -> tuple[Float[np.ndarray, "M T"], Float[np.ndarray, "M T"], list[dict[str, Any]]]:
+    """Near-KP and Same-KP of every edit of M explanations, NaN where unused; and as a list."""
+    steps = max([1, *(len(row["edits"]) for row in rows)])
+    near, same = np.full((2, len(rows), steps), np.nan, np.float32)
+    edits = []
+    agreement = jax.jit(partial(keypoint_agreement, n=n, image_size=image_size))
+    for i, row in enumerate(rows):
+        query = of_image[row["index"]]
+        old, new = np.full((2, steps), -1)
+        candidates = np.zeros((steps, *query.shape), np.float32)
+        for t, edit in enumerate(row["edits"]):
+            points = of_reference[edit["candidate_index"]]
+            if not np.isnan(points).any():
+                old[t], new[t], candidates[t] = edit["cell"], edit["candidate_cell"], points
+        near[i], same[i] = agreement(query, candidates, old, new)
+        edits += [
+            {"id": row["id"], "step": t + 1, "near_kp": float(a), "same_kp": float(b)}
+            for t, (a, b) in enumerate(zip(near[i], same[i], strict=True))
+            if not np.isnan(a)
+        ]
+    return near, same, edits
+
+
 def _keypoints(
-    dataset: Dataset, indices: set[int], clf: Classifier, advance: Callable[[int], None]
+    dataset: Dataset,
+    indices: set[int],
+    view: tuple[int, int | None],
+    advance: Callable[[int], None],
 ) -> dict[int, Float[np.ndarray, "P 3"]]:
-    """Keypoints of images as the classifier sees them, each image read once and in order."""
+    """Keypoints of images as the classifier sees them, each image read once and in order.
+
+    `view` is the classifier's `image_size` and `resize_to`.
+    """
     found = {}
     for index in sorted(indices):
         try:
             example = dataset[index]
         except UnreadableImage as error:
             raise InputError(f"{error}; the run had read it") from error
-        found[index] = move_keypoints(
-            example.keypoints, *example.image.shape[:2], clf.image_size, clf.resize_to
-        )
+        assert example.keypoints is not None  # of a dataset that has keypoint names
+        height, width = example.image.shape[:2]
+        found[index] = move_keypoints(example.keypoints, height, width, *view)
         advance(1)
     return found
 
@@ -133,7 +147,7 @@ def _means(found: dict[str, np.ndarray]) -> dict[str, float | int | None]:
 
 
 def evaluation_table(measures: dict[str, Any]) -> str:
-    """What `evaluate` found, as text."""
+    """The measures of `evaluate_run` as text."""
     lines = [f"explanations     {measures['explanations']:,}"]
     if any(measures["not_annotated"].values()):
         left_out = "{images:,} images, {edits:,} edits".format(**measures["not_annotated"])

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from fgvce_jax import evaluate as module
+from fgvce_jax import run_inputs
 from fgvce_jax.config import ExplainConfig
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError, UnreadableImage
-from fgvce_jax.evaluate import evaluate, evaluation_table
-from fgvce_jax.results import CORE_MAPS, Edit, Record, open_run
+from fgvce_jax.evaluate import evaluate_run, evaluation_table
+from fgvce_jax.results import CORE_MAPS, Edit, ImageResult, open_run
 
 N, SIZE = 4, 8  # the classifier's images; those on disk are twice as large
 
@@ -18,8 +19,15 @@ N, SIZE = 4, 8  # the classifier's images; those on disk are twice as large
 class Images:
     """16 x 16 images with two keypoints: `points[i]` are (x, y) in the classifier's 8 x 8."""
 
+    class_names, part_names = ("a", "b"), ()
+
     def __init__(self, points, names=("head", "tail")):
         self.points, self.keypoint_names = points, names
+        self.labels = np.zeros(len(points), np.int32)
+        self.ids = [f"{index}.png" for index in range(len(points))]
+
+    def __len__(self):
+        return len(self.points)
 
     def __getitem__(self, index):
         if self.points[index] == "not annotated":
@@ -47,7 +55,7 @@ def record(index, edits, invariant, status="explained"):
         "invariant": one_cell(invariant),
         "contributions_before": np.full((N, N), 0.25, np.float32),
     }
-    return Record(
+    return ImageResult(
         index,
         f"{index}.png",
         0,
@@ -77,14 +85,14 @@ def run(tmp_path, monkeypatch):
         out.merge(("a", "b"), 1, {})
         out.finish()
     splits = {"test": QUERIES, "train": REFERENCES}
-    monkeypatch.setattr(module, "open_dataset", lambda name, split, path: splits[split])
+    monkeypatch.setattr(run_inputs, "open_dataset", lambda name, split, path: splits[split])
     clf = SimpleNamespace(image_size=SIZE, resize_to=None)
     monkeypatch.setattr(module, "open_classifier", lambda config: clf)
     return tmp_path / "run"
 
 
 def test_measures_by_hand(run):
-    found = evaluate(run)
+    found = evaluate_run(run)
     assert json.loads(json.dumps(found)) == found
     assert found["explanations"] == 3
     assert found["not_annotated"] == {"images": 1, "edits": 2}
@@ -117,7 +125,7 @@ def test_measures_by_hand(run):
 
 
 def test_the_table_names_them(run):
-    lines = evaluation_table(evaluate(run)).splitlines()
+    lines = evaluation_table(evaluate_run(run)).splitlines()
     assert lines[0].split() == ["explanations", "3"]
     assert lines[1] == "not annotated    1 images, 2 edits; left out"
     assert lines[4].split() == ["first", "2", "100.0%", "50.0%"]
@@ -127,17 +135,17 @@ def test_the_table_names_them(run):
 
 
 def test_a_dataset_without_keypoints(run, monkeypatch):
-    monkeypatch.setattr(module, "open_dataset", lambda *_: Images([], names=()))
+    monkeypatch.setattr(run_inputs, "open_dataset", lambda *_: Images([], names=()))
     with pytest.raises(InputError, match="has no keypoints, expected one that has"):
-        evaluate(run)
+        evaluate_run(run)
 
 
 def test_an_image_that_is_gone(run, monkeypatch):
     monkeypatch.setattr(QUERIES, "points", [None] * 5)
     with pytest.raises(InputError, match=r"1\.png: empty file; the run had read it"):
-        evaluate(run)
+        evaluate_run(run)
 
 
 def test_no_run(tmp_path):
     with pytest.raises(InputError, match="expected the folder of a run"):
-        evaluate(tmp_path)
+        evaluate_run(tmp_path)
