@@ -1,4 +1,4 @@
-"""Progress bars on the terminal's error stream, and what a command has to say."""
+"""Progress bars and notes on the terminal's error stream."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ console = Console(stderr=True, highlight=False)
 def notify(message: str) -> None:
     """One line for the user, beside the bars."""
     console.print(message, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def verbosity(*, quiet: bool) -> Iterator[None]:
+    """While the block runs, `quiet` keeps bars and notes off the terminal."""
+    before, console.quiet = console.quiet, quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The command line as a user meets it: real digits, a folder of images, and what goes wrong."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -70,6 +71,27 @@ def test_the_same_run_again_is_redone_and_another_is_refused(digits_run, checkpo
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "sigma" in error
     assert "0.8" in error
+
+
+def test_the_search_is_chosen_on_the_command_line(checkpoint, tmp_path, capsys):
+    """Its options reach the run; the bank's sigma is the search's where only that is given."""
+    arguments = ["--data.name", "digits", "--model.checkpoint", checkpoint, "--limit", "150"]
+    options = ["--search.sigma", "0", "--search.evidence", "margin", "--search.shortlist", "2"]
+    run = ["explain", *arguments, *options, *SMALL, "--quiet", "--out", str(tmp_path / "run")]
+    assert main(run) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert config["bank"]["sigma"] == config["search"]["sigma"] == 0
+    assert config["search"]["evidence"] == "margin"
+    assert config["search"]["shortlist"] == 2
+    rows = read_run(tmp_path / "run").table.num_rows
+    assert rows > 0
+    assert re.search(rf"misclassified +{rows}\n", out)
+
+    other = ["--bank.sigma", "0.8", "--out", str(tmp_path / "other")]
+    assert main(["explain", *arguments, *options, *other]) == 2
+    assert "bank.sigma: expected the search's, 0" in capsys.readouterr().err
 
 
 def test_a_report_is_written_again(digits_run):

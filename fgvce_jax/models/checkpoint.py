@@ -300,15 +300,17 @@ def port(
     """Turn a weights file into a checkpoint folder (`fgvce port`).
 
     Args:
-        weights: As in `load_classifier`.
+        weights: A .safetensors, .pth, .pt, .ckpt or .bin file, with names as torchvision's or
+            Hugging Face's; all but the first need torch.
         arch: resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
-        out: The folder to write. The same checkpoint there already is simply left.
-        cut: As in `ModelSpec`.
+        out: Folder of the checkpoint. The same checkpoint there already is simply left.
+        cut: Where features end and the head begins, as in `fgvce explain --help`.
         image_size: Height and width of the images in pixels.
-        resize_to: Short side in pixels before the centre crop.
-        mean: Per-channel mean that images were normalised with, in units of [0, 1]; ImageNet's by
-            default.
-        std: Per-channel standard deviation; likewise.
+        resize_to: Pixels to which an image's short side is resized before its centre is cut out;
+            by default the whole image is resized to a square.
+        mean: Means of red, green and blue that images were normalised with, in units of [0, 1];
+            by default ImageNet's.
+        std: Standard deviations; likewise.
         class_names: A text file with a name a line.
 
     Returns:

@@ -1,0 +1,66 @@
+"""The command line, `fgvce COMMAND ...`: `commands` lists the commands, and their parsers are made
+from the signatures of the functions and config dataclasses that they stand for."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from fgvce_jax.cli.commands import COMMANDS, full_parser
+from fgvce_jax.cli.compilation import cache_compilations, note_compilations
+from fgvce_jax.cli.parser import parse
+from fgvce_jax.cli.presets import with_presets
+from fgvce_jax.errors import InputError
+from fgvce_jax.progress import verbosity
+
+__all__ = ["cache_compilations", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, or 2 for an input that cannot be used."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _run(words)
+    except InputError as error:
+        if "--verbose" in words:
+            traceback.print_exception(error)
+        print(f"fgvce: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fgvce: interrupted; give the same command again", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(words: Sequence[str]) -> None:
+    """Parse the words, run the command that they name and print its result."""
+    name = next((word for word in words if not word.startswith("-")), None)
+    if name is not None:
+        _check_name(name, words)
+    # The others' options stay out: to import those of `train` takes longer than most commands.
+    commands = [command for command in COMMANDS if command.name == name]
+    everything = parse(full_parser(commands), with_presets(words, name))
+    (command,) = commands  # or the parser asked for one
+    arguments = everything[command.name]
+    quiet, verbose = (arguments.pop(flag) or everything[flag] for flag in ("quiet", "verbose"))
+    if quiet and verbose:
+        raise InputError("quiet, verbose: expected one of them, got both")
+    cache_compilations()
+    with verbosity(quiet=quiet), note_compilations() if verbose else nullcontext():
+        result = command.run(arguments)
+    if result is not None:
+        print(result)
+
+
+def _check_name(name: str, words: Sequence[str]) -> None:
+    """Raise `InputError` where no command has that name, or it has another one now."""
+    if name == "data":
+        rest = [word for word in words if word not in ("data", "prepare")]
+        now = shlex.join(["fgvce", "prepare", *rest])
+        raise InputError(f"data prepare: the command is `{now}` now")
+    known = [command.name for command in COMMANDS]
+    if name not in known:
+        raise InputError(f"command {name!r}: expected one of {', '.join(known)}")
