@@ -104,9 +104,9 @@ def contrastive_maps(head, before, after, predicted, target, sigma, evidence="pr
         d = np.maximum(a - b, 0).sum(-1)
         return d / d.sum() if d.sum() > 0 else d
 
-    rivals = (target, predicted) if evidence == "margin" else (None, None)
-    invariant = contributions(head, before, predicted, sigma, rivals[0]) * share(before, after)
-    dominant = contributions(head, after, target, sigma, rivals[1]) * share(after, before)
+    opposed = (target, predicted) if evidence == "margin" else (None, None)
+    invariant = contributions(head, before, predicted, sigma, opposed[0]) * share(before, after)
+    dominant = contributions(head, after, target, sigma, opposed[1]) * share(after, before)
     return invariant, dominant
 
 

@@ -125,6 +125,7 @@ def test_a_batch_takes_the_groups_it_needs(problem):
     whole = bank.for_targets(np.array([0, 1, 2, 1]))
     assert whole.cells is bank.cells  # not copied
     assert whole.group.tolist() == [0, 1, 2, 1]
+    assert bank.for_targets(np.array([2, 0, 1])).cells is bank.cells
 
     few = fg.explain(clf, bank, images[:2], (labels[:2] + 1) % CLASSES)
     many = fg.explain(clf, bank, images[:5], (labels[:5] + 1) % CLASSES)
