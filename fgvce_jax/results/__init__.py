@@ -7,7 +7,7 @@ A run is a folder:
     parts/                while it runs: a Parquet file per part of the split, a row per image
     explanations.parquet  a row per explanation (`EXPLANATIONS`)
     predictions.parquet   a row per image that was read (`PREDICTIONS`)
-    maps/NAME.npy         a float32 [M, n, n] array per map, rows as in explanations.parquet
+    maps.parquet          a column of float32 [n, n] tensors per map, rows as in the explanations
     run.json              config, counts, skipped images, versions and timings
     report.html           the page to look at
 
@@ -18,13 +18,7 @@ folder (`files.FolderLock`).
 """
 
 from fgvce_jax.results.read import RunResults, read_run
-from fgvce_jax.results.schema import (
-    CORE_MAPS,
-    EXPLANATIONS,
-    PREDICTIONS,
-    Edit,
-    ImageResult,
-)
+from fgvce_jax.results.schema import CORE_MAPS, EXPLANATIONS, PREDICTIONS, Edit, ImageResult
 from fgvce_jax.results.write import Run, join_run, open_run, whole_parts
 
 __all__ = [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,57 +14,52 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvce_jax.errors import InputError, Unfinished
-from fgvce_jax.files import sync_folder, whole_file
-from fgvce_jax.results.parts import map_shapes, part_map, part_path, read_part
+from fgvce_jax.files import whole_file
+from fgvce_jax.results.parts import part_path, part_schema, read_part
 from fgvce_jax.results.schema import EXPLANATIONS, PREDICTIONS
 
-_EXPLAINED = ("explained", "no_reference")
+_COUNTS = ("images", "skipped", "read", "correct", "misclassified", "explained", "flipped")
 
 
-def merge_tables(
-    folder: Path, parts: Path, num_parts: int, class_names: Sequence[str]
+def merge_parts(
+    folder: Path, num_parts: int, class_names: Sequence[str], map_names: Sequence[str]
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Write explanations.parquet and predictions.parquet.
-
-    Args:
-        folder: Of the run.
-        parts: The folder of its parts, 0 to num_parts - 1.
-        num_parts: How many there are.
-        class_names: For the columns `target_name` and `predicted_name`.
+    """Write explanations.parquet, predictions.parquet and maps.parquet, a part at a time.
 
     Returns:
         The counts of run.json, and the skipped images: their index, id and why.
 
     Raises:
+        InputError: A map has another shape in a later part.
         Unfinished: A part is damaged or out of place, or the disk is full.
     """
     names = pa.array(class_names, pa.string())
-    counts = dict.fromkeys(
-        ("images", "skipped", "read", "correct", "misclassified", "explained", "flipped"), 0
-    ) | {"no_reference": 0}
+    schemas = {
+        "explanations": EXPLANATIONS,
+        "predictions": PREDICTIONS,
+        "maps": _map_schema(folder / "parts", num_parts, map_names),
+    }
+    counts: Counter[str] = Counter(dict.fromkeys((*_COUNTS, "no_reference"), 0))
     skipped: list[dict[str, Any]] = []
-    with (
-        whole_file(folder / "explanations.parquet") as explanations_file,
-        pq.ParquetWriter(explanations_file, EXPLANATIONS, write_page_checksum=True) as explanations,
-        whole_file(folder / "predictions.parquet") as predictions_file,
-        pq.ParquetWriter(predictions_file, PREDICTIONS, write_page_checksum=True) as predictions,
-    ):
-        for part in _in_order(parts, num_parts):
+    with ExitStack() as stack:
+        tables = {}
+        for name, schema in schemas.items():
+            file = stack.enter_context(whole_file(folder / f"{name}.parquet"))
+            writer = pq.ParquetWriter(file, schema, write_page_checksum=True)
+            tables[name] = stack.enter_context(writer)
+        for part in _in_order(folder / "parts", num_parts):
             read = part.filter(pc.field("status") != "skipped")
-            found = part.filter(pc.field("status").isin(_EXPLAINED))
+            found = part.filter(pc.field("status").isin(("explained", "no_reference")))
+            tables["maps"].write_table(_maps(found, schemas["maps"]))
             for name in ("target", "predicted"):
                 found = found.append_column(f"{name}_name", names.take(found[name]))
-            explanations.write_table(found.select(EXPLANATIONS.names).cast(EXPLANATIONS))
-            predictions.write_table(
-                read.select(["index", "id", "label", "predicted"])
-                .rename_columns(PREDICTIONS.names)
-                .cast(PREDICTIONS)
-            )
-            for key, value in _counts(part, read, found).items():
-                counts[key] += value
+            tables["explanations"].write_table(found.select(EXPLANATIONS.names).cast(EXPLANATIONS))
+            read = read.select(["index", "id", "label", "predicted"])
+            tables["predictions"].write_table(read.rename_columns(PREDICTIONS.names))
+            counts.update(_counts(part, read, found))
             lost = part.filter(pc.field("status") == "skipped")
             skipped += lost.select(["index", "id", "why"]).to_pylist()
-    return counts, skipped
+    return dict(counts), skipped
 
 
 def _in_order(parts: Path, num_parts: int) -> Iterator[pa.Table]:
@@ -98,60 +93,33 @@ def _counts(part: pa.Table, read: pa.Table, found: pa.Table) -> dict[str, int]:
     }
 
 
-def merge_maps(folder: Path, parts: Path, num_parts: int, rows: int, names: Sequence[str]) -> None:
-    """Write maps/NAME.npy, float32 [rows, n, n], for every map that the parts hold.
-
-    A map that an image lacks is NaN. The files are written in a new folder, which then takes the
-    place of an earlier `maps`.
-
-    Args:
-        folder: Of the run.
-        parts: The folder of its parts.
-        num_parts: How many there are.
-        rows: Explanations in all of them.
-        names: Maps that there should be even where no part holds one ([0, 0, 0] then, as nothing
-            was explained).
-
-    Raises:
-        InputError: A map has another shape in a later part.
-        Unfinished: A part is damaged, or the disk is full.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
+def _map_schema(parts: Path, num_parts: int, names: Sequence[str]) -> pa.Schema:
+    """A column for each of `names`, there or not, and for every other map that the parts hold."""
+    found: dict[str, pa.Field] = {}
     for number in range(num_parts):
         path = part_path(parts, number)
-        for name, shape in map_shapes(path):
-            if shapes.setdefault(name, shape) != shape:
+        for field in part_schema(path):
+            known = found.setdefault(field.name, field)
+            if field.name.startswith("map:") and known.type != field.type:
                 raise InputError(
-                    f"{path}: map {name} has shape {list(shape)}, before {list(shapes[name])}"
+                    f"{path}: map {field.name[4:]} has shape {list(field.type.shape)}, before "
+                    f"{list(known.type.shape)}"
                 )
-    shapes = {name: shapes.get(name, (0, 0)) for name in dict.fromkeys((*names, *shapes))}
-    new, maps = folder / f".maps.{os.getpid()}.tmp", folder / "maps"
-    try:
-        new.mkdir()
-        for name, shape in shapes.items():
-            with whole_file(new / f"{name}.npy") as file:
-                _write_map(file, parts, num_parts, name, (rows, *shape))
-        if maps.exists():
-            shutil.rmtree(maps)
-        os.replace(new, maps)
-        sync_folder(folder)
-    except OSError as error:
-        raise Unfinished(f"{maps}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    held = {name[4:]: field.type for name, field in found.items() if name.startswith("map:")}
+    nothing = pa.fixed_shape_tensor(pa.float32(), (1, 1))  # where no image was explained
+    every = dict.fromkeys((*names, *held))
+    return pa.schema([(name, held.get(name, nothing)) for name in every])
 
 
-def _write_map(
-    file: IO[bytes], parts: Path, num_parts: int, name: str, shape: tuple[int, ...]
-) -> None:
-    """One map of all explanations in NumPy's format, written in a row as the parts are read."""
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for number in range(num_parts):
-        path = part_path(parts, number)
-        part = read_part(path, number, ["status", f"map:{name}"])
-        explained = np.isin(part["status"].to_pylist(), _EXPLAINED)
-        values = part_map(part, name)
-        if values is None:
-            values = np.full((len(part), *shape[1:]), np.nan, np.float32)
-        file.write(values[explained].astype("<f4").tobytes())
+def _maps(found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The maps of a part's explanations; NaN where a part lacks one."""
+
+    def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
+        if f"map:{field.name}" in found.column_names:
+            return found[f"map:{field.name}"]
+        absent = np.full((len(found), *field.type.shape), np.nan, np.float32)
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(absent)
+
+    if not len(found):
+        return schema.empty_table()
+    return pa.table([column(field) for field in schema], schema=schema)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
 
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import fingerprint, whole_file
@@ -35,12 +35,7 @@ def part_numbers(folder: Path) -> frozenset[int]:
 
 
 def write_part(path: Path, number: int, results: Sequence[ImageResult]) -> None:
-    """Write a part, with a checksum on every page and its number in the metadata.
-
-    Args:
-        path: Where to.
-        number: Its place among the parts.
-        results: One per image, in the order of the split.
+    """Write a part, with a checksum on every page, its number and a fingerprint of its content.
 
     Raises:
         InputError: A map of another shape than the same map of an image before it.
@@ -96,50 +91,42 @@ def _map_column(results: Sequence[ImageResult], name: str, shape: tuple[int, ...
     return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
 
 
-def read_part(path: Path, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Part `number`, with page checksums verified, and all of its content where all is read.
+@contextmanager
+def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
+    """The file of a part; whatever is wrong with it, it cannot be used and is computed again."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    # Arrow raises OSError, ValueError, KeyError and, for some footers, others.
+    except Exception as error:
+        why = str(error).split("\n", maxsplit=1)[0]
+        raise Unfinished(f"{path}: damaged ({why}); run again to redo this part") from error
 
-    Args:
-        path: Its file.
-        number: Its number, which the file holds as well.
-        columns: Those wanted, of which the part may lack some; None reads all.
+
+def read_part(path: Path, number: int) -> pa.Table:
+    """Part `number`, its page checksums and its content verified.
 
     Raises:
         Unfinished: The file is damaged, or is another part.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            kept = file.schema_arrow.metadata or {}
-            found = kept.get(b"part", b"?").decode()
-            if found != str(number):
-                raise ValueError(f"expected part {number}, it holds part {found}")
-            names = file.schema_arrow.names
-            table = file.read(columns and [name for name in columns if name in names])
-            table = table.cast(pa.schema([_field(field) for field in table.schema]))
-        if columns is None and kept.get(b"content") != _content(table).encode():
+    with _open_part(path) as file:
+        kept = file.schema_arrow.metadata or {}
+        found = kept.get(b"part", b"?").decode()
+        if found != str(number):
+            raise ValueError(f"expected part {number}, it holds part {found}")
+        table = file.read()
+        table = table.cast(pa.schema([_field(field) for field in table.schema]))
+        if kept.get(b"content") != _content(table).encode():
             raise ValueError("its content is not what was written")
-    # Arrow raises OSError, ValueError, KeyError and, for some footers, others: whichever it is,
-    # the part cannot be used.
-    except Exception as error:
-        why = str(error).split("\n", maxsplit=1)[0]
-        raise Unfinished(f"{path}: damaged ({why}); run again to redo this part") from error
     return table
+
+
+def part_schema(path: Path) -> pa.Schema:
+    """The columns of a part; Unfinished where the file is damaged."""
+    with _open_part(path) as file:
+        return file.schema_arrow
 
 
 def _field(found: pa.Field) -> pa.Field:
     """The field as it was written; of a map the one that was found."""
     return found if found.name.startswith("map:") else PART.field(found.name)
-
-
-def part_map(table: pa.Table, name: str) -> Float[np.ndarray, "M ..."] | None:
-    """The values of a map in a part, a row per image; None where no image of it has the map."""
-    if f"map:{name}" not in table.column_names:
-        return None
-    return table[f"map:{name}"].combine_chunks().to_numpy_ndarray()
-
-
-def map_shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The names and shapes of the maps in a part."""
-    for field in pq.read_schema(path):
-        if field.name.startswith("map:"):
-            yield field.name.removeprefix("map:"), tuple(field.type.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,34 +19,25 @@ from fgvce_jax.results.schema import FORMAT
 
 
 class Maps(Mapping[str, np.ndarray]):
-    """The maps of a run by name, float32 [M, n, n]; each stays on the disk until it is used.
+    """The maps of a run by name, float32 [M, n, n]; each is read from the disk when asked for."""
 
-    Raises:
-        InputError: A file that is not the map of `rows` explanations.
-    """
+    def __init__(self, path: Path, rows: int):
+        self._path = path
+        self._names = _arrow(path, pq.read_schema).names
+        if (found := _arrow(path, pq.read_metadata).num_rows) != rows:
+            raise InputError(f"{path}: expected the maps of {rows} explanations, got {found}")
 
-    def __init__(self, folder: Path, rows: int):
-        self._files = {path.stem: path for path in sorted(folder.glob("*.npy"))}
-        self._rows = rows
-
-    def __getitem__(self, name: str) -> Float[np.ndarray, "M ..."]:
-        path = self._files[name]
-        try:
-            values = np.load(path, mmap_mode="r")
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise InputError(f"{path}: damaged ({error})") from error
-        if values.dtype != np.float32 or len(values) != self._rows:
-            raise InputError(
-                f"{path}: expected float32 of {self._rows} explanations, got {values.dtype} "
-                f"{list(values.shape)}"
-            )
-        return values
+    def __getitem__(self, name: str) -> Float[np.ndarray, "M n n"]:
+        if name not in self._names:
+            raise KeyError(name)
+        column = _read_table(self._path, [name])[name]
+        return column.combine_chunks().to_numpy_ndarray()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,7 @@ def read_run(folder: str | Path) -> RunResults:
         raise InputError(f"{folder}: the run is not finished; run it again to continue it")
     info = _read_info(folder / "run.json")
     table, predictions = (_read_table(folder / f"{name}.parquet") for name in _TABLES)
-    return RunResults(folder, table, predictions, Maps(folder / "maps", len(table)), info)
+    return RunResults(folder, table, predictions, Maps(folder / "maps.parquet", len(table)), info)
 
 
 _TABLES = ("explanations", "predictions")
@@ -109,9 +100,13 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return _arrow(path, pq.read_table, columns=columns, page_checksum_verification=True)
+
+
+def _arrow(path: Path, read: Callable[..., Any], **options: Any) -> Any:
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        return read(path, **options)
     except (OSError, pa.ArrowException) as error:
         why = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"{path}: damaged or missing ({why})") from error

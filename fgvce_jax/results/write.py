@@ -13,7 +13,7 @@ from typing import Any
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import FolderLock, is_temporary, read_json, write_json
 from fgvce_jax.progress import notify
-from fgvce_jax.results.merge import merge_maps, merge_tables
+from fgvce_jax.results.merge import merge_parts
 from fgvce_jax.results.parts import part_numbers, part_path, read_part, write_part
 from fgvce_jax.results.schema import CORE_MAPS, FORMAT, ImageResult
 
@@ -112,9 +112,7 @@ class Run:
             )
         for name in ("run.json", "report.html"):  # they belong to the tables replaced now
             (self.folder / name).unlink(missing_ok=True)
-        counts, skipped = merge_tables(self.folder, self.parts, num_parts, class_names)
-        rows = counts["explained"] + counts["no_reference"]
-        merge_maps(self.folder, self.parts, num_parts, rows, map_names)
+        counts, skipped = merge_parts(self.folder, num_parts, class_names, map_names)
         summary = {"format": FORMAT, "config": self.config, "counts": counts, "skipped": skipped}
         write_json(self.folder / "run.json", summary | dict(info))
         self.merged = True
