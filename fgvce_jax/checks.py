@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
@@ -66,8 +67,14 @@ def check_class(index: ArrayLike, num_classes: int) -> None:
         raise InputError(
             f"class: expected an integer, got {jnp.result_type(index)} {list(jnp.shape(index))}"
         )
-    if not isinstance(index, jax.core.Tracer) and not 0 <= int(index) < num_classes:
+    if not isinstance(index, Tracer) and not 0 <= int(index) < num_classes:
         raise InputError(f"class {index}: expected 0 to {num_classes - 1}")
+
+
+def check_chunk(chunk: int) -> None:
+    """Raise InputError unless `chunk` is 1 or more."""
+    if chunk < 1:
+        raise InputError(f"chunk {chunk}: expected 1 or more")
 
 
 def check_cells(head: Callable[[Any], Any], cells: Any) -> int:

@@ -51,11 +51,11 @@ def augment(
     """A random variant of `image`, values in [0, 1] before and after."""
     flip_key, shift_key, colour_key = jax.random.split(key, 3)
     if config.flip:
-        image = pix.random_flip_left_right(flip_key, image)
+        image = jnp.asarray(pix.random_flip_left_right(flip_key, image))
     if config.crop_padding:
         pad = (config.crop_padding, config.crop_padding)
         padded = jnp.pad(image, (pad, pad, (0, 0)), mode="edge")
-        image = pix.random_crop(shift_key, padded, image.shape)
+        image = jnp.asarray(pix.random_crop(shift_key, padded, image.shape))
     if config.colour_jitter:
         image = _colour_jitter(colour_key, image, config.colour_jitter)
     return image

@@ -7,6 +7,7 @@ Handwritten Digits data (Alpaydin and Kaynak, 1998).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int
@@ -45,7 +46,7 @@ class Digits:
         if size < 8:
             raise InputError(f"digits: size {size}; expected at least 8 pixels")
         self.size = size
-        digits = load_digits()
+        digits = cast(Any, load_digits())  # a Bunch, unless asked for a tuple
         kept = np.flatnonzero(_is_test(digits.target) == (split == "test"))
         self.labels: Int[np.ndarray, " N"] = digits.target[kept].astype(np.int32)
         self.ids: Sequence[str] = tuple(f"digit-{i:04d}" for i in kept)

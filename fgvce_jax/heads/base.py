@@ -29,7 +29,7 @@ class SearchHead(ABC):
         """Logits, by the plain definition."""
 
     @abstractmethod
-    def rows(self, cells: Float[Array, "n n C"]) -> Float[Array, "n*n D"]:
+    def rows(self, cells: Float[Array, "n n C"]) -> Float[Array, "cells D"]:
         """Each cell's share of the result, in its place."""
 
     @abstractmethod
@@ -43,18 +43,18 @@ class SearchHead(ABC):
         """The rows that the candidates would have in the place of `cell`."""
 
     @abstractmethod
-    def logits(self, rows: Float[Array, "n*n D"]) -> Float[Array, "K"]:
+    def logits(self, rows: Float[Array, "cells D"]) -> Float[Array, "K"]:
         """Logits of the feature map."""
 
     @abstractmethod
     def masked(
-        self, rows: Float[Array, "n*n D"], kernels: Float[Array, "n*n n*n"]
-    ) -> Float[Array, "n*n K"]:
+        self, rows: Float[Array, "cells D"], kernels: Float[Array, "cells cells"]
+    ) -> Float[Array, "cells K"]:
         """Logits with the cells scaled by 1 - kernels[k], for every k (Eq. 4)."""
 
     @abstractmethod
     def substituted(
-        self, rows: Float[Array, "n*n D"], cell: Int[Array, ""], placed: Float[Array, "N D"]
+        self, rows: Float[Array, "cells D"], cell: Int[Array, ""], placed: Float[Array, "N D"]
     ) -> Float[Array, "N K"]:
         """Logits with `cell` replaced by each placed candidate in turn."""
 

@@ -39,9 +39,9 @@ def pgd(
     images: Float[Array, "B H W 3"],
     targets: Int[Array, "B"],
     *,
-    eps: float = 0.1,
-    step: float = 0.05,
-    steps: int = 20,
+    eps: float | Float[Array, ""] = 0.1,
+    step: float | Float[Array, ""] = 0.05,
+    steps: int | Int[Array, ""] = 20,
     noise: Float[Array, "B H W 3"] | None = None,
 ) -> Attack:
     """Targeted projected gradient descent: steps against the sign of d J(logits, target) / d image.
@@ -97,9 +97,9 @@ def cce(
     *,
     region: Literal["invariant", "dominant"] = "invariant",
     attribution: Attribution = gradcam,
-    eps: float = 0.1,
-    step: float = 0.05,
-    steps: int = 20,
+    eps: float | Float[Array, ""] = 0.1,
+    step: float | Float[Array, ""] = 0.05,
+    steps: int | Int[Array, ""] = 20,
     noise: Float[Array, "B H W 3"] | None = None,
     sp_sigma: float | None = None,
 ) -> Float[Array, "B n n"]:

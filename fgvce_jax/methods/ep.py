@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.methods.blur import blurred
+from fgvce_jax.blur import blurred
 from fgvce_jax.methods.scores import stream
 from fgvce_jax.models.classifier import Classifier
 
@@ -56,9 +56,7 @@ def perturbed(pyramid: Float[Array, "L H W 3"], mask: Float[Array, "H W"]) -> Fl
     return (1 - part) * low + part * high
 
 
-def smooth_mask(
-    parameters: Float[Array, "h w"], kernel: Kernel
-) -> Float[Array, "H+margins W+margins"]:
+def smooth_mask(parameters: Float[Array, "h w"], kernel: Kernel) -> Float[Array, "Hm Wm"]:
     """At every pixel the smooth maximum of the parameters around, weighted by their distance.
 
     The mask reaches `kernel.margin` cells past the outermost parameters, where they are 0.
@@ -91,7 +89,7 @@ def smooth_mask(
 
 
 def inside(
-    mask: Float[Array, "H+margins W+margins"], size: tuple[int, int], kernel: Kernel
+    mask: Float[Array, "Hm Wm"], size: tuple[int, int], kernel: Kernel
 ) -> Float[Array, "H W"]:
     """The part of a whole mask that covers the image."""
     start = kernel.margin * kernel.step
@@ -108,7 +106,7 @@ def search_mask(
     iterations: int,
 ) -> Float[Array, "H W"]:
     """The mask of one image, by gradient ascent on its parameters; see `ep`."""
-    size = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     pyramid = blur_pyramid(image)
 
     def energy(parameters, area_weight, flip):

@@ -40,7 +40,9 @@ WEIGHTINGS: Mapping[str, Any] = {
 
 
 def shares(
-    plus: Callable[..., Any], inputs: tuple[Any, ...], relevance: Float[Array, "B h w D"]
+    plus: Callable[..., Any],
+    inputs: tuple[Any, ...],
+    relevance: Float[Array, "*shape"],
 ) -> tuple[Any, ...]:
     """Relevance of the inputs, in proportion to what each adds to the outputs.
 
@@ -59,15 +61,18 @@ def folded_kernel(conv: nnx.Conv, norm: nnx.BatchNorm | None) -> Float[Array, "k
     """The convolution's kernel with the scale of the BatchNorm that follows it, if any."""
     if norm is None:
         return conv.kernel[...]
-    return conv.kernel[...] * norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+    scale = norm.scale[...]  # pyright: ignore[reportOptionalSubscript]  # never without
+    return conv.kernel[...] * scale * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
 
 
 def convolve(
     conv: nnx.Conv, x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"]
 ) -> Float[Array, "B h w D"]:
     """The convolution of `conv` without its bias, with another kernel."""
+    strides: Any = conv.strides  # wider types in flax than what `conv` of this package gives
+    padding: Any = conv.padding
     return jax.lax.conv_general_dilated(
-        x, kernel, conv.strides, conv.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -90,7 +95,11 @@ def input_rule(conv: nnx.Conv, norm: nnx.BatchNorm | None, x: Float[Array, "B H 
             conv, below, jax.nn.relu(-kernel)
         )
 
-    return lambda relevance: sum(shares(plus, (x - low, high - x), relevance))
+    def rule(relevance):
+        above, below = shares(plus, (x - low, high - x), relevance)
+        return above + below
+
+    return rule
 
 
 def block_rule(block: BasicBlock | Bottleneck, x: Float[Array, "B H W C"]) -> Rule:

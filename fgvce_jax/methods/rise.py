@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from fgvce_jax.methods.scores import check_chunk
+from fgvce_jax.checks import check_chunk
 from fgvce_jax.models.classifier import Classifier
 
 
-def shifted_upsampling(size: int, grid: int, shift: Int[Array, ""]) -> Float[Array, "size grid"]:
+def shifted_upsampling(
+    size: int, grid: int, shift: int | Int[Array, ""]
+) -> Float[Array, "size grid"]:
     """Bilinear upsampling of `grid` values as a matrix, cropped to `size` pixels after `shift`.
 
     The values are stretched over grid + 1 cells of ceil(size / grid) pixels, so every shift
@@ -26,7 +28,7 @@ def shifted_upsampling(size: int, grid: int, shift: Int[Array, ""]) -> Float[Arr
 
 
 def random_mask(
-    key: Key[Array, ""], size: tuple[int, int], grid: int, p: float
+    key: Key[Array, ""], size: tuple[int, int], grid: int, p: float | Float[Array, ""]
 ) -> Float[Array, "H W"]:
     """A binary grid, each cell 1 with probability p, upsampled and shifted at random; in [0, 1]."""
     bits, *shifts = jax.random.split(key, 3)
@@ -47,7 +49,7 @@ def rise(
     key: Key[Array, ""] | None = None,
     num_masks: int = 8000,
     grid: int = 7,
-    p: float = 0.5,
+    p: float | Float[Array, ""] = 0.5,
     chunk: int = 64,
 ) -> Float[Array, "B H W"]:
     """sum_m p_c(image * mask_m) mask_m / (N p), the same N masks for every image.
@@ -69,11 +71,12 @@ def rise(
     check_chunk(chunk)
     key = jax.random.key(0) if key is None else key
     count = num_masks if masks is None else len(masks)
+    size = (images.shape[1], images.shape[2])
 
     def mask(index: Int[Array, ""]) -> Float[Array, "H W"]:
         if masks is not None:
             return masks[index]
-        return random_mask(jax.random.fold_in(key, index), images.shape[1:3], grid, p)
+        return random_mask(jax.random.fold_in(key, index), size, grid, p)
 
     def add(total, indices):
         some = jax.vmap(mask)(indices)
@@ -86,7 +89,7 @@ def rise(
         return total + jnp.einsum("bm,mhw->bhw", weights, some), None
 
     passes = -(-count // chunk)
-    size = -(-count // passes)  # equal passes, so that few of the images are past N and wasted
-    indices = jnp.arange(passes * size).reshape(passes, size)  # those past N weigh 0
+    each = -(-count // passes)  # equal passes, so that few of the images are past N and wasted
+    indices = jnp.arange(passes * each).reshape(passes, each)  # those past N weigh 0
     total, _ = jax.lax.scan(add, jnp.zeros(images.shape[:3]), indices)
     return total / (count * p)

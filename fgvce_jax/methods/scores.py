@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.errors import InputError
+from fgvce_jax.checks import check_chunk
 from fgvce_jax.models.classifier import Classifier
 
 
@@ -32,12 +32,6 @@ def cell_gradients(
 ) -> Float[Array, "B n n C"]:
     """Gradient with respect to its cells of every sample's `score`, a function of the logits."""
     return jax.grad(lambda h: score(head(h)).sum())(cells)
-
-
-def check_chunk(chunk: int) -> None:
-    """Raise InputError unless `chunk` is 1 or more."""
-    if chunk < 1:
-        raise InputError(f"chunk {chunk}: expected 1 or more")
 
 
 def stream(function: Callable[..., Any], chunk: int, *rows: Any) -> Any:

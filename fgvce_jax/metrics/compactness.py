@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.metrics.maps import at_cells, unit
@@ -17,8 +18,8 @@ ACTIVE = 1e-6
 
 def compactness(
     head: Callable[[Any], Any],
-    cells: Float[Array, "n n C"],
-    values: Float[Array, "m m"],
+    cells: Float[Array | np.ndarray, "n n C"],
+    values: Float[Array | np.ndarray, "m m"],
     class_index: int | Int[Array, ""],
     sigma: float = 0.8,
 ) -> Float[Array, ""]:
@@ -35,6 +36,7 @@ def compactness(
         class_index: The class that the map explains.
         sigma: Width of the contribution masks, in cells.
     """
+    cells = jnp.asarray(cells)
     n = cells.shape[0]
     fine = unit(at_cells(values, n))
     whole = unit(contributions(head, cells, class_index, sigma) * jnp.maximum(cells, 0).sum(-1))

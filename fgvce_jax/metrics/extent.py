@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.metrics.maps import at_pixels
@@ -26,9 +27,9 @@ class Extent(NamedTuple):
 
 
 def extent(
-    values: Float[Array, "m m"],
-    contributions: Float[Array, "n n"],
-    keypoints: Float[Array, "P 3"],
+    values: Float[Array | np.ndarray, "m m"],
+    contributions: Float[Array | np.ndarray, "n n"],
+    keypoints: Float[Array | np.ndarray, "P 3"],
     size: tuple[int, int],
 ) -> Extent:
     """Fig. 6's three figures of one map.
@@ -44,6 +45,6 @@ def extent(
     height, width = size
     x, y = jnp.floor(keypoints[:, 0]).astype(int), jnp.floor(keypoints[:, 1]).astype(int)
     shown = (keypoints[:, 2] > 0) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    hit = shown & region[jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)]
+    hit = shown & region[y, x]  # an index outside the image reads some pixel, and does not count
     total = (at_pixels(contributions, size) * region).sum()
     return Extent(region.sum(), hit.sum(), total / region.sum())

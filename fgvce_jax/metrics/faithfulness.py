@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.methods.blur import blurred
-from fgvce_jax.methods.scores import check_chunk
+from fgvce_jax.blur import blurred
+from fgvce_jax.checks import check_chunk
 from fgvce_jax.metrics.maps import at_pixels
 from fgvce_jax.models.classifier import Classifier
 
@@ -32,20 +33,23 @@ class Curves(NamedTuple):
         deletion: Of the image with that share of it blurred, [B, S + 1].
     """
 
-    fraction: Float[Array, "S + 1"]
-    insertion: Float[Array, "B S + 1"]
-    deletion: Float[Array, "B S + 1"]
+    fraction: Float[Array, "points"]
+    insertion: Float[Array, "B points"]
+    deletion: Float[Array, "B points"]
 
 
 def score(
-    fraction: Float[Array, "S + 1"], curve: Float[Array, "*batch S + 1"]
+    fraction: Float[Array | np.ndarray, "points"],
+    curve: Float[Array | np.ndarray, "*batch points"],
 ) -> Float[Array, "*batch"]:
     """Area under a curve of `Curves` by the trapezoid rule, in percent."""
     heights = (curve[..., 1:] + curve[..., :-1]) / 2
     return 100 * (heights * jnp.diff(fraction)).sum(-1)
 
 
-def pixel_ranks(values: Float[Array, "m m"], size: tuple[int, int]) -> Int[Array, "H W"]:
+def pixel_ranks(
+    values: Float[Array | np.ndarray, "m m"], size: tuple[int, int]
+) -> Int[Array, "H W"]:
     """Place of every pixel in the order of the upsampled map: 0 is the highest.
 
     Ties go to the lowest index.
@@ -63,7 +67,7 @@ def faithfulness(
     classes: Int[Array, "B"],
     *,
     share: float = SHARE,
-    sigma: float | None = None,
+    sigma: float | Float[Array, ""] | None = None,
     chunk: int = 64,
 ) -> Curves:
     """Insertion and deletion curves; `score` makes percentages of them.
@@ -84,7 +88,7 @@ def faithfulness(
         InputError: A chunk below 1.
     """
     check_chunk(chunk)
-    size = images.shape[1:3]
+    size = (images.shape[1], images.shape[2])
     pixels = size[0] * size[1]
     step = max(1, int(share * pixels))
     steps = -(-pixels // step)

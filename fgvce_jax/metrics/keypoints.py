@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def parts_in_cell(
-    keypoints: Float[Array, "P 3"], cell: Int[Array, ""], n: int, image_size: int
+    keypoints: Float[Array | np.ndarray, "P 3"], cell: int | Int[Array, ""], n: int, image_size: int
 ) -> Bool[Array, "P"]:
     """Which keypoints are visible and lie in a cell.
 
@@ -23,16 +23,16 @@ def parts_in_cell(
         n: Cells per side.
         image_size: Side of the image in pixels.
     """
-    column, row = (jnp.floor(keypoints[:, axis] * n / image_size) for axis in (0, 1))
-    inside = (column == cell % n) & (row == cell // n)
-    return (keypoints[:, 2] > 0) & inside
+    x, y, visible = jnp.asarray(keypoints).T
+    column, row = jnp.floor(x * n / image_size), jnp.floor(y * n / image_size)
+    return (visible > 0) & (column == cell % n) & (row == cell // n)
 
 
 def keypoint_agreement(
-    query: Float[Array, "P 3"],
-    candidates: Float[Array, "T P 3"],
-    edit_cell: Int[Array, "T"],
-    candidate_cell: Int[Array, "T"],
+    query: Float[Array | np.ndarray, "P 3"],
+    candidates: Float[Array | np.ndarray, "T P 3"],
+    edit_cell: Int[Array | np.ndarray, "T"],
+    candidate_cell: Int[Array | np.ndarray, "T"],
     n: int,
     image_size: int,
 ) -> tuple[Float[Array, "T"], Float[Array, "T"]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from fgvce_jax.metrics.maps import at_pixels
@@ -36,9 +37,9 @@ def dilated(mask: Bool[Array, "H W"], radius: int) -> Bool[Array, "H W"]:
 
 
 def localisation(
-    values: Float[Array, "m m"],
-    part_masks: Bool[Array, "M H W"],
-    differing: Bool[Array, "M"],
+    values: Float[Array | np.ndarray, "m m"],
+    part_masks: Bool[Array | np.ndarray, "M H W"],
+    differing: Bool[Array | np.ndarray, "M"],
     n: int,
 ) -> Localisation:
     """Pointing hit and energy of one map.
@@ -51,7 +52,7 @@ def localisation(
         n: Cells per side: the parts' masks are dilated by half a cell.
     """
     height, width = part_masks.shape[1:]
-    part = (part_masks & differing[:, None, None]).any(0)
+    part = (jnp.asarray(part_masks) & differing[:, None, None]).any(0)
     inside = dilated(part, round(height / n / 2))
     pixels = at_pixels(jnp.maximum(values, 0), (height, width))
     total = pixels.sum()

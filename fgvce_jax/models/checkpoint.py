@@ -18,7 +18,7 @@ import numpy as np
 from fgvce_jax import assets
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.named import named, with_named
 from fgvce_jax.models.spec import (
     ARCHITECTURES,
@@ -167,8 +167,8 @@ def load_classifier(
     cut: str | None = None,
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+    std: Sequence[float] | np.ndarray | None = None,
     resize_to: int | None = None,
 ) -> Classifier:
     """A classifier from a checkpoint folder, or from an architecture's name and a weights file.
@@ -213,6 +213,7 @@ def load_classifier(
     else:
         clf = _load_folder(_find_folder(path_or_arch), cut, image_size)
         features = clf.features
+        assert isinstance(features, Backbone)  # as every checkpoint's
         if mean is not None:
             features = replace(features, mean=jnp.float32(mean))
         if std is not None:
@@ -236,11 +237,12 @@ def open_classifier(config: ModelConfig) -> Classifier:
     Raises:
         InputError: It names none, or none that can be read; or another number of class names.
     """
-    if not config.checkpoint and not (config.arch and config.weights):
+    source = config.checkpoint or (config.weights and config.arch)
+    if not source:
         raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
     names = None if config.class_names is None else read_class_names(config.class_names)
     clf = load_classifier(
-        config.checkpoint or config.arch,
+        source,
         config.weights,
         cut=config.cut,
         image_size=config.image_size,
@@ -293,8 +295,8 @@ def port(
     cut: str | None = None,
     image_size: int = 224,
     resize_to: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+    std: Sequence[float] | np.ndarray | None = None,
     class_names: str | Path | None = None,
 ) -> Classifier:
     """Turn a weights file into a checkpoint folder (`fgvce port`).

@@ -80,7 +80,7 @@ class Backbone:
 
     def _normalise(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B H W 3"]:
         dtype = jax.tree.leaves(self.params)[0].dtype
-        return ((images - self.mean) / self.std).astype(dtype)
+        return ((jnp.asarray(images) - self.mean) / self.std).astype(dtype)
 
 
 @jax.tree_util.register_dataclass

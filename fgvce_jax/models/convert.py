@@ -192,8 +192,8 @@ def classifier_from_weights(
     image_size: int = 224,
     *,
     class_names: Sequence[str] = (),
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | np.ndarray = IMAGENET_MEAN,
+    std: Sequence[float] | np.ndarray = IMAGENET_STD,
     resize_to: int | None = None,
 ) -> Classifier:
     """A classifier with the weights of a file; the number of classes is theirs.
@@ -231,7 +231,7 @@ def classifier_from_weights(
     arrays = {
         name: _from_torch(name, tensors[originals[_torch_name(name)]], cells) for name in ours
     }
-    arrays |= {"mean": np.float32(mean), "std": np.float32(std)}
+    arrays |= {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
     return replace(with_named(clf, arrays), class_names=tuple(class_names), resize_to=resize_to)
 
 

@@ -74,9 +74,8 @@ class MaxPool(nnx.Module):
         self.padding = padding
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-        return nnx.max_pool(
-            x, (self.size, self.size), strides=(2, 2), padding=((self.padding, self.padding),) * 2
-        )
+        padding: Any = ((self.padding, self.padding),) * 2  # nnx names only the type of "SAME"
+        return nnx.max_pool(x, (self.size, self.size), strides=(2, 2), padding=padding)
 
 
 class Chain(nnx.Module):

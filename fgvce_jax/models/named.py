@@ -42,8 +42,8 @@ def _names(clf: Classifier) -> list[str]:
     return [_name(path, spec) for path, _ in jax.tree_util.tree_leaves_with_path(clf)]
 
 
-def named(clf: Classifier) -> dict[str, Array]:
-    """Every array of a classifier of this package by name."""
+def named(clf: Classifier) -> dict[str, Any]:
+    """Every array of a classifier of this package (or its shape, of a `template`) by name."""
     return dict(zip(_names(clf), jax.tree.leaves(clf), strict=True))
 
 

@@ -168,7 +168,7 @@ def _initialise(
     if image_size < 1:
         raise InputError(f"image_size {image_size}: expected at least 1 pixel")
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
-    fast = jax.random.wrap_key_data(jax.random.bits(key, 4, jnp.uint32), impl="rbg")
+    fast = jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")
     rngs = nnx.Rngs(params=fast)
     units = spec.units(activation, rngs)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,13 +19,16 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import AutoLocator
 from PIL import Image
 
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.results import RunResults
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 ORANGE, BLUE = "#e8590c", "#1580c4"
 COLORMAPS = {
@@ -124,11 +127,11 @@ def data_uri(picture: Image.Image) -> str:
 _INK = "#010203"  # stands for the colour of the page's text, light or dark
 
 
-def edits_chart(num_edits: Sequence[int], flipped: Sequence[bool]) -> str:
+def edits_chart(num_edits: Sequence[int] | np.ndarray, flipped: Sequence[bool] | np.ndarray) -> str:
     """Histogram of edits, those that flipped and those that did not, as SVG text."""
-    num_edits, flipped = np.asarray(num_edits, int), np.asarray(flipped, bool)
-    counts = np.arange(max(num_edits, default=0) + 1)
-    yes, no = (np.bincount(num_edits[k], minlength=len(counts)) for k in (flipped, ~flipped))
+    edits, succeeded = np.asarray(num_edits, int), np.asarray(flipped, bool)
+    counts = np.arange(max(edits, default=0) + 1)
+    yes, no = (np.bincount(edits[k], minlength=len(counts)) for k in (succeeded, ~succeeded))
     figure = Figure(figsize=(4.2, 3.2))
     axes = figure.add_subplot()
     axes.bar(counts, yes, 0.8, color=BLUE)
@@ -136,23 +139,32 @@ def edits_chart(num_edits: Sequence[int], flipped: Sequence[bool]) -> str:
     axes.set_xlabel("edits")
     axes.set_ylabel("images")
     axes.set_xlim(-0.6, max(len(counts), 6) - 0.4)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    _whole_numbers(axes.xaxis)
+    _whole_numbers(axes.yaxis, nbins=4)
     return _svg(figure, axes, "edits")
 
 
-def probability_chart(before: Sequence[float], after: Sequence[float]) -> str:
+def probability_chart(
+    before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray
+) -> str:
     """Histograms of the target's probability before and after the edits, as SVG text."""
     figure = Figure(figsize=(4.2, 3.2))
     axes = figure.add_subplot()
-    bins = np.linspace(0, 1, 21)
+    bins = np.linspace(0, 1, 21).tolist()
     axes.hist(before, bins, color=ORANGE, alpha=0.75)
     axes.hist(after, bins, color=BLUE, alpha=0.75)
     axes.set_xlabel("probability of Q")
     axes.set_ylabel("images")
     axes.set_xlim(0, 1)
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+    _whole_numbers(axes.yaxis, nbins=4)
     return _svg(figure, axes, "probability")
+
+
+def _whole_numbers(axis: Axis, **options: Any) -> None:
+    """Ticks at whole numbers only."""
+    locator = AutoLocator()
+    locator.set_params(integer=True, **options)
+    axis.set_major_locator(locator)
 
 
 def _svg(figure: Figure, axes: Axes, name: str) -> str:
@@ -247,7 +259,7 @@ def card_figure(
 
 def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
     """A line of text in several colours at the top of a figure."""
-    texts = [
+    texts: list[Artist] = [
         TextArea(
             text,
             textprops={"color": color, "fontsize": 15, "weight": "bold", "parse_math": False},
@@ -288,7 +300,8 @@ def _outline(axes: Axes, cell: int, n: int, size: int, color: str, text: str = "
     corner = (column * side, row * side)
     axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=2))
     if text:
-        label = axes.text(*(at + side / 2 for at in corner), text, color="white", weight="bold")
+        x, y = (at + side / 2 for at in corner)
+        label = axes.text(x, y, text, color="white", weight="bold")
         label.set(ha="center", va="center", fontsize=9)
         label.set_path_effects([withStroke(linewidth=2, foreground="#000a")])
 
@@ -318,7 +331,7 @@ def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
     axes.set_xlim(-0.3, max(len(p_target) - 1, 1) + 0.3)
     axes.set_yticks([0, 0.5, 1])
     axes.tick_params(labelsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    _whole_numbers(axes.xaxis)
     axes.set_xlabel("edits", fontsize=9)
     title = f"probability of\n{name}"
     axes.set_title(title, fontsize=9, color=BLUE, loc="left", parse_math=False)

@@ -1,5 +1,7 @@
 """CCE and its attack, held to a plain loop with gradients written out by hand."""
 
+import inspect
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from tiny import PATCH, N, partition_weight, problems, tiny
 
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.cams import layercam
-from fgvce_jax.methods.cce import pgd
+from fgvce_jax.methods.cce import cce, pgd
 
 
 def image_gradient(model, image, q):
@@ -108,3 +110,35 @@ def test_an_image_already_of_the_target_is_not_attacked(case):
     np.testing.assert_array_equal(out.num_steps, 0)
     np.testing.assert_array_equal(out.images, images)
     assert bool(out.flipped.all())
+
+
+def test_the_default_attack_has_the_documented_size(case):
+    """At most 20 steps of 0.05, within 0.1 of the image, and no noise before the first."""
+    model, images, _, contrast, *_ = case
+    out = pgd(model.clf, images, contrast)
+    expected = [
+        attack(model, image, q, 0, 0.1, 0.05, 20) for image, q in zip(images, contrast, strict=True)
+    ]
+    for ours, count, (image, _, steps) in zip(out.images, out.num_steps, expected, strict=True):
+        np.testing.assert_allclose(ours, image, atol=1e-6)
+        assert count == steps
+    counts = [steps for *_, steps in expected]
+    assert max(counts) == 20  # an attack that fails
+    assert len(set(counts)) > 2
+
+
+def test_cce_attacks_as_pgd_does_by_default(case):
+    model, images, predicted, contrast, *_ = case
+    after = pgd(model.clf, images, contrast).images
+    expected = np.stack(
+        [
+            np.maximum(gradcam(model, image, p) - gradcam(model, attacked, p), 0)
+            for image, attacked, p in zip(images, np.asarray(after), predicted, strict=True)
+        ]
+    )
+    ours = METHODS["cce"](model.clf, images, predicted, contrast)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    # Whatever a further step would change: the defaults of the two signatures are one.
+    for name in ("eps", "step", "steps", "noise"):
+        both = [inspect.signature(f).parameters[name].default for f in (cce, pgd)]
+        assert both[0] == both[1]

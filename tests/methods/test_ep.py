@@ -1,5 +1,7 @@
 """Extremal perturbations: the mask, the blur, and that the search finds what a class is made of."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS
-from fgvce_jax.methods.ep import Kernel, blur_pyramid, inside, perturbed, smooth_mask
+from fgvce_jax.methods.ep import Kernel, blur_pyramid, ep, inside, perturbed, smooth_mask
 
 
 def naive_mask(parameters, size, step, sigma):
@@ -41,7 +43,7 @@ def test_a_mask_is_the_smooth_maximum_of_parameters_around(step, sigma):
 
 def test_the_pyramid_goes_from_blurred_to_sharp():
     image = np.random.default_rng(0).uniform(size=(9, 12, 3)).astype(np.float32)
-    pyramid = np.asarray(blur_pyramid(image))
+    pyramid = np.asarray(blur_pyramid(jnp.asarray(image)))
     np.testing.assert_array_equal(pyramid[-1], image)
     variation = pyramid.std((1, 2)).mean(-1)
     assert (np.diff(variation) > 0).all()
@@ -93,14 +95,22 @@ def test_the_first_step_follows_the_gradient_and_stays_in_range():
     )
 
     def energy(parameters):
-        whole = smooth_mask(parameters, kernel)
-        seen = perturbed(blur_pyramid(image[0]), inside(whole, (16, 16), kernel))
+        whole = smooth_mask(jnp.asarray(parameters), kernel)
+        seen = perturbed(blur_pyramid(jnp.asarray(image[0])), inside(whole, (16, 16), kernel))
         upper, lower = contrast(seen[None, :, ::-1])[0]
         wanted = np.zeros(whole.size)
         wanted[int(whole.size * 0.7) :] = 1
         return lower - upper - 300 * jnp.mean((jnp.sort(whole.ravel()) - wanted) ** 2)
 
     moved = np.clip(start + 0.01 * jax.jit(jax.grad(energy))(start), 0, 1)
-    expected = inside(smooth_mask(moved, kernel), (16, 16), kernel)
+    expected = inside(smooth_mask(jnp.asarray(moved), kernel), (16, 16), kernel)
     np.testing.assert_allclose(ours[0], expected, rtol=1e-4)
     assert np.abs(moved - start).max() > 1e-3
+
+
+def test_the_defaults_are_the_papers():
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(ep).parameters.items()
+    }
+    assert (defaults["area"], defaults["iterations"]) == (0.1, 800)
+    assert (defaults["step"], defaults["sigma"]) == (7, 21)

@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from networks import resnet, some_images, vgg
 from tiny import problems, tiny
 
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS
-from fgvce_jax.methods.fgcam import rules, shares, units_after
+from fgvce_jax.methods.fgcam import input_rule, rules, shares, units_after
 from fgvce_jax.models import ModelSpec
+from fgvce_jax.models.layers import conv
 
 
 def test_shares_are_in_proportion_to_positive_contributions():
@@ -18,15 +20,32 @@ def test_shares_are_in_proportion_to_positive_contributions():
     x = np.float32([2, 1, 1])
     relevance = np.float32([10, 7, -3])
     # Output 0 is 2 + 3, output 1 has no inputs and loses its 7, output 2 is 4 + 2.
-    (ours,) = shares(lambda x: x @ weights, (x,), relevance)
+    (ours,) = shares(lambda x: x @ weights, (x,), jnp.asarray(relevance))
     np.testing.assert_allclose(ours, [10 * 2 / 5 - 3 * 4 / 6, 10 * 3 / 5, -3 * 2 / 6], rtol=1e-6)
 
 
 def test_two_inputs_of_one_layer_share_its_relevance():
     first, second = np.float32([1, 3]), np.float32([3, 1])
-    ours = shares(lambda a, b: a + 2 * b, (first, second), np.float32([14, 10]))
+    ours = shares(lambda a, b: a + 2 * b, (first, second), jnp.float32([14, 10]))
     np.testing.assert_allclose(ours[0], [2, 6], rtol=1e-6)
     np.testing.assert_allclose(ours[1], [12, 4], rtol=1e-6)
+
+
+def test_the_input_adds_by_its_distance_from_the_lowest_and_the_highest_value():
+    """A 1 x 1 convolution: what a channel adds to an output is seen pixel by pixel."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 4, 3))
+    relevance = rng.normal(size=(2, 3, 4, 5))
+    layer = conv(3, 5, 1, rngs=nnx.Rngs(0))
+    weights = np.float64(layer.kernel[...])[0, 0]
+    assert (weights < 0).any()
+    ours = input_rule(layer, None, jnp.float32(x))(jnp.float32(relevance))
+    for image, given, out in zip(x, relevance, ours, strict=True):
+        above = (image - image.min())[..., None] * np.maximum(weights, 0)
+        below = (image.max() - image)[..., None] * np.minimum(weights, 0)
+        adds = above - below  # [H, W, input channel, output channel]
+        expected = (adds / adds.sum(2, keepdims=True) * given[:, :, None]).sum(-1)
+        np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("network", [resnet, vgg])

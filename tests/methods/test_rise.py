@@ -69,3 +69,23 @@ def test_upsampling_is_bilinear_between_the_centres_of_cells():
     np.testing.assert_allclose(ours, [0, 0, 2, 4], atol=1e-6)
     ours = np.asarray(shifted_upsampling(4, 2, 1) @ np.array([0.0, 6.0]))
     np.testing.assert_allclose(ours, [0, 2, 4, 6], atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "grid", "shift"), [(12, 3, 3), (13, 3, 4), (5, 2, 2), (7, 3, 0)])
+def test_upsampling_is_constant_beyond_the_last_centres(size, grid, shift):
+    values = np.random.default_rng(0).uniform(size=grid)
+    cell = int(np.ceil(size / grid))
+    centres = (np.arange(grid) + 0.5) * (grid + 1) * cell / grid
+    expected = np.interp(np.arange(size) + shift + 0.5, centres, values)
+    ours = np.asarray(shifted_upsampling(size, grid, shift)) @ values
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_the_defaults_are_the_papers():
+    """8000 masks of 7 x 7 cells, half of them kept."""
+    model = tiny(sharpness=2.0)
+    images, classes, _ = problems(model, count=1)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(8000))
+    masks = jax.jit(jax.vmap(lambda key: random_mask(key, (12, 12), 7, 0.5)))(keys)
+    expected = METHODS["rise"](model.clf, images, classes, masks=masks, p=0.5)
+    np.testing.assert_allclose(METHODS["rise"](model.clf, images, classes), expected, rtol=1e-5)

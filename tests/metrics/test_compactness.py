@@ -57,6 +57,16 @@ def test_a_pixel_map_is_scored_at_the_cells():
     )
 
 
+def test_a_cell_is_active_above_a_millionth_of_the_maximum():
+    weights, cells, _ = problem()
+    head = PooledLinear(*map(jnp.asarray, weights))
+    values = np.zeros((N, N), np.float32)
+    values[0, :2] = 1, 1e-6
+    one_active = compactness(head, cells[0], values, 2)
+    values[0, 1] = 1.1e-6
+    np.testing.assert_allclose(compactness(head, cells[0], values, 2), one_active / 2, rtol=1e-5)
+
+
 def test_a_map_without_a_positive_value_scores_0():
     weights, cells, maps = problem()
     head = PooledLinear(*map(jnp.asarray, weights))

@@ -19,7 +19,11 @@ N, SIZE = 4, 8  # the classifier's images; those on disk are twice as large
 class Images:
     """16 x 16 images with two keypoints: `points[i]` are (x, y) in the classifier's 8 x 8."""
 
-    class_names, part_names = ("a", "b"), ()
+    class_names, part_names, ids = ("a", "b"), (), ()
+    labels = np.zeros(0, np.int32)
+
+    def __len__(self):
+        return len(self.points)
 
     def __init__(self, points, names=("head", "tail")):
         self.points, self.keypoint_names = points, names

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from fgvce_jax.metrics import extent
 
@@ -33,3 +34,32 @@ def test_a_map_without_a_positive_value_has_no_region():
     assert out.pixels == 0
     assert out.keypoints == 0
     assert np.isnan(out.contribution)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "inside"),
+    [
+        (0, 2, True),
+        (2, 0, True),
+        (-0.01, 2, False),
+        (2, -0.01, False),
+        (5.99, 2, True),
+        (2, 3.99, True),
+        (6, 2, False),
+        (2, 4, False),
+    ],
+)
+def test_a_keypoint_counts_from_the_first_pixel_to_the_last(x, y, inside):
+    """The region is the whole image, 4 high and 6 wide, so that only the borders decide."""
+    everywhere = np.ones((2, 2), np.float32)
+    out = extent(everywhere, everywhere, np.float32([[x, y, 1]]), (4, 6))
+    assert out.pixels == 24
+    assert out.keypoints == inside
+
+
+def test_a_keypoint_is_looked_up_by_row_and_column():
+    """The region is the right half of an image of 4 x 6 pixels."""
+    right = np.float32([[0, 1], [0, 1]])
+    right_top, left_bottom = np.float32([[[5, 0, 1]], [[0, 3, 1]]])
+    assert extent(right, right, right_top, (4, 6)).keypoints == 1
+    assert extent(right, right, left_bottom, (4, 6)).keypoints == 0

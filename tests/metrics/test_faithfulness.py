@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fgvce_jax as fg
+from fgvce_jax.blur import blurred
 from fgvce_jax.metrics import faithfulness, score
-from fgvce_jax.metrics.faithfulness import blurred, pixel_ranks
+from fgvce_jax.metrics.faithfulness import SHARE, pixel_ranks
 
 SIZE, CLASSES = 12, 3
 
@@ -74,7 +77,8 @@ def test_curves_are_those_of_one_pass_after_another(problem, chunk):
 
 def test_the_default_has_56_steps(problem):
     """Also at 224 x 224, where 1.8 % are 903 pixels."""
-    assert -(-224 * 224 // int(0.018 * 224 * 224)) == 56
+    assert int(SHARE * 224 * 224) == 903
+    assert -(-224 * 224 // 903) == 56
     clf, images, maps, classes = problem
     curves = faithfulness(clf, images, maps, classes)
     assert curves.insertion.shape == curves.deletion.shape == (3, 1 + 144 // 2)  # 2 pixels a step
@@ -82,10 +86,23 @@ def test_the_default_has_56_steps(problem):
     assert curves.fraction[-1] == 1
 
 
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (SIZE, 2 * SIZE)])
+def test_the_default_blur_is_10_pixels_at_a_height_of_224(problem, size):
+    clf, images, maps, classes = problem
+    clf = replace(clf, features=lambda images: features(images[:, :, :SIZE]))
+    images = np.resize(images, (3, *size, 3))
+    ours = faithfulness(clf, images, maps, classes, share=0.1)
+    expected = faithfulness(clf, images, maps, classes, share=0.1, sigma=10 * SIZE / 224)
+    np.testing.assert_allclose(ours.insertion, expected.insertion, rtol=1e-6)
+    other = faithfulness(clf, images, maps, classes, share=0.1, sigma=11 * SIZE / 224)
+    assert np.abs(other.insertion - expected.insertion).max() > 1e-5
+
+
 def test_the_area_is_in_percent():
     fraction = np.float32([0, 0.4, 0.8, 1])  # the last step is shorter
     curve = np.float32([[0, 1, 1, 0], [1, 1, 1, 1]])
     np.testing.assert_allclose(score(fraction, curve), [20 + 40 + 10, 100], rtol=1e-6)
+    np.testing.assert_allclose(score(fraction, curve[0]), 70, rtol=1e-6)
 
 
 def test_the_blur_is_a_normalised_gaussian():

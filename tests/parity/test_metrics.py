@@ -7,8 +7,8 @@ import torch
 from networks import resnet, some_images, vgg
 from torch_networks import Network, to_torch
 
+from fgvce_jax.blur import blurred
 from fgvce_jax.metrics import at_pixels, faithfulness, score
-from fgvce_jax.metrics.faithfulness import blurred
 
 SIZE, STEP = 32, 32  # RISE's area has equal steps: the pixels are a multiple of the step
 

@@ -18,9 +18,17 @@ CLASSES = ('<script>alert("wren")</script>', "finch & co", "owl's")
 class Images:
     """A dataset whose image k is one grey, with ids that must be escaped."""
 
+    class_names = CLASSES
+    keypoint_names = part_names = ()
+    labels = np.zeros(0, np.int32)  # a page takes them from the run
+    ids = ()
+
     def __init__(self, name):
         self.name = name
         self.read = []
+
+    def __len__(self):
+        return 0
 
     def __getitem__(self, index):
         self.read.append(index)
@@ -215,7 +223,8 @@ def test_a_run_without_mistakes(tmp_path):
 
 def test_a_run_without_any_image(tmp_path):
     folder = make_run(tmp_path / "run", [ImageResult(0, "a", 1, "skipped", why="empty")])
-    assert "1 image skipped" in write_report(folder, None, None, view).read_text()
+    text = write_report(folder, Images("test"), Images("train"), view).read_text()
+    assert "1 image skipped" in text
 
 
 def captions_of(text):
@@ -277,7 +286,7 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
         assert "no reference image of Q is classified correctly" in text
     nothing = [ImageResult(0, "a", 1, "unexplained", predicted=0)]
     folder = make_run(tmp_path / "none", nothing, pairs="confusion")
-    text = write_report(folder, None, None, view).read_text()
+    text = write_report(folder, Images("test"), Images("train"), view).read_text()
     assert "No image is classified correctly." in text
 
 
@@ -294,7 +303,9 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
 def test_the_title_has_the_end_of_a_long_path(tmp_path, model, title):
     nothing = [ImageResult(0, "a", 1, "unexplained", predicted=1)]
     folder = make_run(tmp_path / "run", nothing, model=model)
-    [(_, text)] = Page(write_report(folder, None, None, view).read_text()).find("title")
+    [(_, text)] = Page(
+        write_report(folder, Images("test"), Images("train"), view).read_text()
+    ).find("title")
     assert text.endswith(f" · {title}")
     assert "someone" not in text
 

@@ -85,7 +85,8 @@ def _uniforms(keys, count: int) -> Float[Array, "keys count"]:
 def _pixel_noise(key, size: int) -> Float[Array, "S S"]:
     """Roughly normal noise with standard deviation 0.15: the mean of four random bytes."""
     words = jax.random.bits(key, (size, size), jnp.uint32)
-    total = sum(((words >> shift) & 255).astype(jnp.float32) for shift in (0, 8, 16, 24))
+    parts = (((words >> shift) & 255).astype(jnp.float32) for shift in (0, 8, 16, 24))
+    total = sum(parts, jnp.zeros((size, size)))
     return 0.5 * (total / 510 - 1)
 
 
@@ -107,7 +108,7 @@ def _clouds(nodes, size: int, octaves: tuple[int, ...], decay: float) -> Float[A
 
     `nodes` [octaves, at least (cells + 1)**2] are the values on the grids, in [0, 1].
     """
-    total, amplitude = 0.0, 1.0
+    total, amplitude = jnp.zeros((size, size)), 1.0
     for cells, values in zip(octaves, nodes, strict=True):
         weights = _interpolation(size, cells)
         grid = 2 * values[: (cells + 1) ** 2].reshape(cells + 1, cells + 1) - 1

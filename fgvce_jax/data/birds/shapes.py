@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 class Points(NamedTuple):
     """Coordinates in some frame: x to the right, y downwards."""
 
-    x: Float[Array, "*shape"]
-    y: Float[Array, "*shape"]
+    x: Float[Array, "*shape"] | float
+    y: Float[Array, "*shape"] | float
 
 
 def to_frame(p: Points, origin: Points, angle: Float[Array, ""] | float) -> Points:

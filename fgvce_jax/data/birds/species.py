@@ -7,7 +7,7 @@ sibling that differs from it in exactly one part, and the part is known.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -184,6 +184,6 @@ def siblings(p: int) -> tuple[int, ...]:
     return tuple(q for q in range(len(CLASSES)) if len(differing_parts(p, q)) == 1)
 
 
-def table(rows: tuple[NamedTuple, ...], field: str) -> np.ndarray:
+def table(rows: tuple[Any, ...], field: str) -> np.ndarray:
     """One column of a part's table as float32 [variants] (colours: [variants, 3])."""
     return np.array([getattr(row, field) for row in rows], np.float32)

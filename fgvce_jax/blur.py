@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
-def blurred(image: Float[Array, "H W 3"], sigma: float | Float[Array, ""]) -> Float[Array, "H W 3"]:
+def blurred(
+    image: Float[Array | np.ndarray, "H W 3"], sigma: float | Float[Array, ""]
+) -> Float[Array, "H W 3"]:
     """The image under a Gaussian of `sigma` pixels, its weights inside the image summing to 1."""
 
     def weights(size: int) -> Float[Array, "size size"]:
