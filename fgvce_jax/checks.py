@@ -67,7 +67,7 @@ def check_class(index: ArrayLike, num_classes: int) -> None:
         raise InputError(
             f"class: expected an integer, got {jnp.result_type(index)} {list(jnp.shape(index))}"
         )
-    if not isinstance(index, Tracer) and not 0 <= int(index) < num_classes:
+    if not isinstance(index, Tracer) and not 0 <= np.asarray(index).item() < num_classes:
         raise InputError(f"class {index}: expected 0 to {num_classes - 1}")
 
 

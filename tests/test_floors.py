@@ -22,10 +22,9 @@ FLOORS = """
     methods
     metrics
     data
-    key
     train
     results
-    bank_file run_inputs method_maps gallery
+    bank_file run_inputs method_maps
     report
     inference
     run

@@ -160,7 +160,8 @@ class _View(NamedTuple):
         self, index: int, image: np.ndarray, points: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if points is not None:
-            points = move_keypoints(points, *image.shape[:2], *self)
+            height, width = image.shape[:2]
+            points = move_keypoints(points, height, width, *self)
         return preprocess(image, *self), points
 
 
@@ -249,7 +250,8 @@ def _items(
     threads = os.cpu_count() or 1
     if getattr(load.dataset, "in_memory", False):
         num_workers = threads = 0
-    stream = grain.MapDataset.source(np.asarray(indices, np.int64)).map(load)
+    source: Any = np.asarray(indices, np.int64)
+    stream = grain.MapDataset.source(source).map(load)
     stream = stream.to_iter_dataset(
         grain.ReadOptions(
             num_threads=1 if num_workers else threads,

@@ -44,7 +44,7 @@ def initial_classifier(
         )
     if config.arch is None and config.checkpoint is None:
         raise InputError("model: expected arch or checkpoint, got neither")
-    if config.checkpoint is not None or config.weights is not None:
+    if config.arch is None or config.checkpoint is not None or config.weights is not None:
         return for_classes(open_classifier(config), class_names, key, head)
     spec = ModelSpec(
         config.arch,

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -135,11 +135,12 @@ def _to_json(config: TrainConfig) -> str:
 # --- the state ----------------------------------------------------------------------------------
 
 
-def save(checkpoints: ocp.CheckpointManager, state: _State, history: list[EpochRecord]) -> None:
+def save(checkpoints: ocp.CheckpointManager, state: Any, history: list[EpochRecord]) -> None:
     """Keep the state, a pytree, and the records after an epoch, in place of the last one's."""
     # A list of leaves, since Orbax would hand the pytree back as nested dicts.
     leaves = ocp.args.StandardSave(jax.tree.leaves(state))
-    records = ocp.args.JsonSave([record._asdict() for record in history])
+    as_json: Any = [record._asdict() for record in history]
+    records = ocp.args.JsonSave(as_json)
     checkpoints.save(len(history), args=ocp.args.Composite(leaves=leaves, history=records))
 
 
@@ -148,7 +149,7 @@ def restore(checkpoints: ocp.CheckpointManager, state: _State) -> tuple[_State, 
     if checkpoints.latest_step() is None:
         return state, []
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, jax.tree.leaves(state))
-    restored = checkpoints.restore(
+    restored: Any = checkpoints.restore(
         checkpoints.latest_step(),
         args=ocp.args.Composite(
             leaves=ocp.args.StandardRestore(shapes), history=ocp.args.JsonRestore()

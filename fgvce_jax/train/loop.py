@@ -116,7 +116,7 @@ def _epochs(
         record = EpochRecord(
             epoch=epoch + 1,
             steps=(epoch + 1) * steps,
-            learning_rate=float(schedule((epoch + 1) * steps - 1)),
+            learning_rate=float(np.asarray(schedule((epoch + 1) * steps - 1))),
             train_loss=float(np.mean(losses)),
             train_accuracy=int(sum(correct)) / (steps * config.batch_size),
             test_accuracy=tested,

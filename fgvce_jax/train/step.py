@@ -41,7 +41,8 @@ def trainable(classifier: Classifier) -> tuple[Any, Any]:
 def with_trainable(classifier: Classifier, weights: tuple[Any, Any]) -> Classifier:
     """`classifier` with `weights`, as `trainable` gives them, in place of its own."""
     params, head = weights
-    return replace(classifier, features=replace(classifier.features, params=params), head=head)
+    backbone: Any = classifier.features
+    return replace(classifier, features=replace(backbone, params=params), head=head)
 
 
 def make_step(
@@ -71,7 +72,8 @@ def make_step(
         weights = trainable(state.classifier)
         (value, (moved, logits)), grads = jax.value_and_grad(of_weights, has_aux=True)(weights)
         updates, opt_state = optimizer.update(grads, state.opt_state, weights)
-        classifier = with_trainable(moved, optax.apply_updates(weights, updates))
+        updated: Any = optax.apply_updates(weights, updates)
+        classifier = with_trainable(moved, updated)
         correct = (logits.argmax(-1) == labels).sum()
         return TrainState(classifier, opt_state, state.step + 1), {
             "loss": value,

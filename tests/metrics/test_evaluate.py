@@ -1,6 +1,5 @@
 import json
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from fgvce_jax.config import ExplainConfig
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.evaluate import evaluate_run, evaluation_table
+from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.results import CORE_MAPS, Edit, ImageResult, open_run
 
 N, SIZE = 4, 8  # the classifier's images; those on disk are twice as large
@@ -19,11 +19,7 @@ N, SIZE = 4, 8  # the classifier's images; those on disk are twice as large
 class Images:
     """16 x 16 images with two keypoints: `points[i]` are (x, y) in the classifier's 8 x 8."""
 
-    class_names, part_names, ids = ("a", "b"), (), ()
-    labels = np.zeros(0, np.int32)
-
-    def __len__(self):
-        return len(self.points)
+    class_names, part_names = ("a", "b"), ()
 
     def __init__(self, points, names=("head", "tail")):
         self.points, self.keypoint_names = points, names
@@ -90,7 +86,7 @@ def run(tmp_path, monkeypatch):
         out.finish()
     splits = {"test": QUERIES, "train": REFERENCES}
     monkeypatch.setattr(run_inputs, "open_dataset", lambda name, split, path: splits[split])
-    clf = SimpleNamespace(image_size=SIZE, resize_to=None)
+    clf = Classifier(np.asarray, np.asarray, num_classes=2, image_size=SIZE)
     monkeypatch.setattr(module, "open_classifier", lambda config: clf)
     return tmp_path / "run"
 
