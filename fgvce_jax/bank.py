@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -47,14 +48,15 @@ class Candidates(NamedTuple):
     norms: Float[Array, "*G N"]
     prepared: Any
     valid: Bool[Array, "*G N"]
-    group: Int[Array, "*B"]
+    group: Int[ArrayLike, "*B"]
 
     def serving(self, group: Int[ArrayLike, ""]) -> Candidates:
         """The candidates of one group; `group` may be traced."""
         # One group that serves everyone is used where it lies: it can be very large.
         one = 0 if len(self.cells) == 1 else jnp.maximum(group, 0)
         held = jax.tree.map(lambda leaf: jnp.asarray(leaf)[one], self[:-1])
-        return Candidates(*held, group)._replace(valid=held[-1] & (group >= 0))
+        cells, norms, prepared, valid = held
+        return Candidates(cells, norms, prepared, valid & jnp.greater_equal(group, 0), group)
 
 
 @jax.tree_util.register_dataclass
@@ -97,21 +99,23 @@ class Bank:
         are traced, all groups are passed on.
         """
         held = (self.cells, self.norms, self.prepared, self.valid)
-        if isinstance(targets, jax.core.Tracer):
+        if isinstance(targets, Tracer):
             return Candidates(*held, jnp.asarray(self.group)[targets])
-        groups = np.asarray(self.group)[targets]
+        groups = np.asarray(self.group)[np.asarray(targets)]
         if len(self.cells) > len(groups):
             needed, position = np.unique(groups, return_inverse=True)
             needed = pad_batch(np.maximum(needed, 0), len(groups))
             held = jax.tree.map(lambda leaf: leaf[needed], held)
             groups = np.where(groups < 0, -1, position).astype(np.int32)
-        return Candidates(*held, groups)
+        cells, norms, prepared, valid = held
+        return Candidates(cells, norms, prepared, valid, groups)
 
     def provenance(self, target: int) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]:
         """(image, cell) of each candidate for a target; -1 where there is none."""
         group = int(self.group[target])
         if group < 0:
-            return (np.full(self.image.shape[1], -1, np.int32),) * 2
+            nothing = np.full(self.image.shape[1], -1, np.int32)
+            return nothing, nothing
         return np.asarray(self.image[group]), np.asarray(self.cell[group])
 
     def missing(self) -> list[int]:
@@ -153,6 +157,7 @@ def best_cells(
 ) -> tuple[Float[Array, "B K"], Int[Array, "B m"], Float[Array, "B m C"]]:
     """Each image's logits; the indices of the m cells that are best for its label; those cells."""
     n = cells.shape[1]
+    assert config.sigma is not None  # settled by `build_bank`
     kernels = gaussian_kernels(n, config.sigma)
 
     def one(cells, label):

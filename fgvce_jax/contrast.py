@@ -19,7 +19,7 @@ def difference_share(
     minuend: Float[ArrayLike, "n m C"], subtrahend: Float[ArrayLike, "n m C"]
 ) -> Float[Array, "n m"]:
     """Each cell's share of sum_channels ReLU(minuend - subtrahend); all zero where that is."""
-    difference = jnp.maximum(minuend - subtrahend, 0).sum(-1)
+    difference = jnp.maximum(jnp.subtract(minuend, subtrahend), 0).sum(-1)
     total = difference.sum()
     return difference / jnp.where(total > 0, total, 1)
 
@@ -31,8 +31,8 @@ def weighted_difference(
     weight_after: Float[ArrayLike, "n m"],
 ) -> tuple[Float[Array, "n m"], Float[Array, "n m"]]:
     """(invariant, dominant) for given weights: contributions, or another attribution (Fig. 3)."""
-    invariant = weight_before * difference_share(before, after)
-    dominant = weight_after * difference_share(after, before)
+    invariant = jnp.multiply(weight_before, difference_share(before, after))
+    dominant = jnp.multiply(weight_after, difference_share(after, before))
     return invariant, dominant
 
 

@@ -53,7 +53,7 @@ class Explanation:
     edit_cell: Int[Array, "B T"]
     edit_candidate: Int[Array, "B T"]
     edit_similarity: Float[Array, "B T"]
-    p_target: Float[Array, "B T + 1"]
+    p_target: Float[Array, "B T+1"]
     contributions_before: Float[Array, "B n n"]
     contributions_after: Float[Array, "B n n"]
     invariant: Float[Array, "B n n"]
@@ -97,8 +97,8 @@ def each_problem(
     function: Callable[..., Any],
     head: SearchHead,
     candidates: Candidates,
-    cells: Float[ArrayLike, "B n n C"],
-    targets: Int[ArrayLike, "B"],
+    cells: Float[Array, "B n n C"],
+    targets: Int[Array, "B"],
     chunk: int | None,
     *more: Any,
 ) -> Any:
@@ -111,8 +111,9 @@ def each_problem(
     chunk = chunk or (1 if jax.default_backend() == "cpu" else len(targets))
 
     def one(sample):
-        (*of_image, group), more = sample
-        return function(Problem(head, *of_image, candidates.serving(group)), *more)
+        (of_image, its_rows, target, group), more = sample
+        problem = Problem(head, of_image, its_rows, target, candidates.serving(group))
+        return function(problem, *more)
 
     with jax.default_matmul_precision("highest"):
         # All at once: a dense head's first layer is large, and read once for the whole batch.
@@ -125,11 +126,11 @@ def each_problem(
 def explain_cells(
     head: SearchHead,
     candidates: Candidates,
-    cells: Float[ArrayLike, "B n n C"],
-    targets: Int[ArrayLike, "B"],
+    cells: Float[Array, "B n n C"],
+    targets: Int[Array, "B"],
     *,
     config: SearchConfig,
-    devices: tuple[jax.Device, ...],
+    devices: tuple[jax.Device, ...],  # pyright: ignore[reportInvalidTypeForm]
 ) -> Explanation:
     """Explanations of a batch of feature maps, the batch split over the devices (B a multiple).
 
@@ -164,7 +165,7 @@ def explain(
     labels: ArrayLike,
     config: SearchConfig = SearchConfig(),
     *,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> Explanation:
     """Explain why each image is not classified as its label (FG-VCE, Section 3).
 

@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
     head: SearchHead
     cells: Float[Array, "n n C"]
-    rows: Float[Array, "n*n D"]
+    rows: Float[Array, "cells D"]
     target: Int[Array, ""]
     candidates: Candidates
 
@@ -55,14 +55,14 @@ class SearchState(NamedTuple):
             the last value is repeated to the end.
     """
 
-    rows: Float[Array, "n*n D"]
-    source: Int[Array, "n*n"]
-    allowed: Bool[Array, "n*n N"]
+    rows: Float[Array, "cells D"]
+    source: Int[Array, "cells"]
+    allowed: Bool[Array, "cells N"]
     predicted: Int[Array, ""]
     num_edits: Int[Array, ""]
     edit_cell: Int[Array, "T"]
     edit_candidate: Int[Array, "T"]
-    p_target: Float[Array, "T + 1"]
+    p_target: Float[Array, "T+1"]
 
 
 class Proposal(NamedTuple):
@@ -178,7 +178,8 @@ def fgvce_proposal(
             _, index = jax.lax.top_k(jnp.where(valid, alike, -jnp.inf), shortlist)
             index = jnp.sort(index)  # so that ties still go to the lowest index
             tried, valid, alike = jax.tree.map(lambda leaf: leaf[index], (tried, valid, alike))
-        placed = head.place(*tried, cell)
+        vectors, prepared = tried
+        placed = head.place(vectors, prepared, cell)
         logits = head.substituted(state.rows, cell, placed)
         log_p = jax.nn.log_softmax(logits)[:, target]
         total = config.lambda_sim * alike + config.lambda_cls * log_p
@@ -233,7 +234,7 @@ class Counterfactual(NamedTuple):
     edit_similarity: Float[Array, "T"]
     num_edits: Int[Array, ""]
     flipped: Bool[Array, ""]
-    p_target: Float[Array, "T + 1"]
+    p_target: Float[Array, "T+1"]
 
 
 def result(problem: Problem, end: SearchState, similarity: Float[Array, "T"]) -> Counterfactual:

@@ -104,8 +104,8 @@ def pair_proposal(problem: Problem, bonus: Float[Array, "cells N"], chunk: int) 
         total = jnp.where(state.allowed, scores(state.rows) + bonus, -jnp.inf)
         cell, best = jnp.divmod(jnp.argmax(total >= total.max() - TIE), total.shape[1])
         held = (candidates.cells, candidates.prepared)
-        one = jax.tree.map(lambda leaf: leaf[best][None], held)
-        row = head.place(*one, cell)[0]
+        vector, prepared = jax.tree.map(lambda leaf: leaf[best][None], held)
+        row = head.place(vector, prepared, cell)[0]
         return Proposal(cell, best, row, head.logits(state.rows.at[cell].set(row)))
 
     return propose
@@ -212,7 +212,7 @@ def cve_semantic_edits(
 def auxiliary_bank(
     auxiliary: Callable[[Any], Any],
     bank: Bank,
-    images: Float[Array, "M H W 3"],
+    images: Float[Array | np.ndarray, "M H W 3"],
     batch_size: int = 32,
 ) -> Float[Array, "G N A"]:
     """Auxiliary features of every candidate, 0 where there is none.
