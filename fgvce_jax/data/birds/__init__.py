@@ -132,10 +132,10 @@ class Birds:
 
     def _rendered(self, indices: Sequence[int]) -> Iterator[Rendered]:
         """Whole chunks: one compilation, and a picture never depends on its batch."""
-        indices = np.asarray(indices, np.int32)
-        for start in range(0, len(indices), CHUNK):
-            count = min(CHUNK, len(indices) - start)
-            padded = np.pad(indices[start : start + count], (0, CHUNK - count), mode="edge")
+        wanted = np.asarray(indices, np.int32)
+        for start in range(0, len(wanted), CHUNK):
+            count = min(CHUNK, len(wanted) - start)
+            padded = np.pad(wanted[start : start + count], (0, CHUNK - count), mode="edge")
             split = list(SPLITS).index(self.split)
             out = _render_chunk(self.seed, split, padded, self.labels[padded], size=self.size)
             image, part_masks, keypoints = (np.asarray(x)[:count] for x in out)

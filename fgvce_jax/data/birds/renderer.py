@@ -54,9 +54,9 @@ class Rendered(NamedTuple):
     point can be seen, 0 where it is hidden, outside the picture or absent.
     """
 
-    image: Float[Array, "S S 3"]
-    part_masks: Bool[Array, "M S S"]
-    keypoints: Float[Array, "P 3"]
+    image: Float[Array | np.ndarray, "S S 3"]
+    part_masks: Bool[Array | np.ndarray, "M S S"]
+    keypoints: Float[Array | np.ndarray, "P 3"]
 
 
 def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered:
