@@ -228,7 +228,11 @@ def main() -> None:
         if not flat:
             print(f"memory grows: more than {MEMORY_MAY_GROW} times that of a tenth")
         if arguments.json:
+            sys.path.insert(0, str(Path(__file__).parents[1]))
+            from benchmarks.provenance import stamp
+
             figures = {
+                "provenance": stamp(),
                 "counts": counts,
                 "seconds": seconds,
                 "peak_mb": {str(limit): peak_mb(tenth), str(counts["images"]): peak_mb(whole)},

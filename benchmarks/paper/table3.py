@@ -1,9 +1,7 @@
 """Table 3: what saliency partition (SP) does for contrastive explainers. Its picture is Fig. 5."""
 
-from __future__ import annotations
-
-from scored import score_rows
-from script import run
+from scores import measure_scores
+from study import Study, script
 
 PAIRS = {
     "ce": "ce_sp",
@@ -15,10 +13,13 @@ PAIRS = {
 """A row without SP, and the same with it."""
 
 
-def main() -> None:
+def measure(study: Study) -> None:
     """Measure, print, write, draw."""
-    score_rows(__doc__, "table3", [name for pair in PAIRS.items() for name in pair])
+    rows = [name for pair in PAIRS.items() for name in pair]
+    measure_scores(
+        study, "table3", rows, [(with_sp, without) for without, with_sp in PAIRS.items()]
+    )
 
 
 if __name__ == "__main__":
-    run(main)
+    script(measure, __doc__)

@@ -1,30 +1,37 @@
-"""Draw the README's pictures from a run of the demo.
+"""Draw docs/card.png from a run of the demo, and fill in the README's demo block.
 
-fgvce demo && python benchmarks/readme.py fgvce-demo
+fgvce demo && python benchmarks/pages/demo.py fgvce-demo
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import numpy as np
 
-from fgvce_jax.config import ExplainConfig, from_dict
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.paper.results import run
+from benchmarks.provenance import checkpoint_hash
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.birds import PART_NAMES, differing_parts
 from fgvce_jax.data.pipeline import preprocess
-from fgvce_jax.models import open_classifier
+from fgvce_jax.errors import InputError
+from fgvce_jax.models import load_classifier, open_classifier
 from fgvce_jax.report import card_figure
 from fgvce_jax.results import RunResults, read_run
-from fgvce_jax.run import summary
+from fgvce_jax.results.summary import summary
 
-ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- demo begins -->\n", "<!-- demo ends -->\n"
 
 
-def telling_row(results: RunResults, dataset) -> int:
+def telling_row(results: RunResults, dataset: Any) -> int:
     """The row whose dominant map has most of its energy on the part in which P and Q differ.
 
     Among those that flip after 2 to 5 edits and whose differing part is in plain view.
@@ -52,22 +59,26 @@ def main() -> None:
     parser.add_argument("--row", type=int, help="another row of the run's table")
     options = parser.parse_args()
     results = read_run(options.run)
-    config = from_dict(ExplainConfig, results.info["config"])
+    config = results.config
     clf = open_classifier(config.model)
-    dataset, references = (
-        open_dataset(config.data.name, split) for split in (config.split, config.reference_split)
-    )
+    shipped = load_classifier(ROOT / "checkpoints" / "birds")
+    if checkpoint_hash(clf) != checkpoint_hash(shipped):
+        raise InputError(f"{options.run}: expected a run of the shipped checkpoint")
+    data = config.data
+    splits = config.split, config.reference_split
+    dataset, references = (open_dataset(data.name, split, data.path) for split in splits)
     row = telling_row(results, dataset) if options.row is None else options.row
     view = partial(preprocess, image_size=clf.image_size, resize_to=clf.resize_to)
     figure = card_figure(results, row, dataset, references, view)
     figure.savefig(ROOT / "docs" / "card.png", dpi=110)
     readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(BEGIN)
+    before, rest = readme.read_text("utf-8").split(BEGIN)
     _, after = rest.split(END)
-    block = f"{BEGIN}```\n{summary(options.run)}\n```\n{END}"
-    readme.write_text(before + block + after)
+    template = jinja2.Template((Path(__file__).parent / "demo.md.jinja").read_text("utf-8"))
+    block = template.render(summary=summary(options.run))
+    readme.write_text(f"{before}{BEGIN}{block}\n{END}{after}", "utf-8")
     print(results.table["id"][row])
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,0 +1,158 @@
+"""Write docs/results.md and docs/performance.md: text by hand, figures from the JSON.
+
+Each page is a template beside this file. Refused (exit code 2) are files that measured different
+checkpoints, or for the birds another than the shipped one; a table that an earlier version of the
+code gave is marked in a footnote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.paper.results import PAPER, Table, run
+from benchmarks.provenance import PACKAGE, checkpoint_hash, code_hash, describe
+from fgvce_jax.errors import InputError
+from fgvce_jax.files import read_json
+from fgvce_jax.methods import METHODS
+from fgvce_jax.models import load_classifier
+
+PAGES = {
+    "results": ("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
+    "performance": (
+        *("throughput", "throughput_bfloat16", "steps", "masks", "scaling", "input"),
+        *("agreement", "table2_random", "whole_split"),
+    ),
+}
+"""The pages, and the files that each is made from."""
+
+
+def load(folder: Path, names: tuple[str, ...], shipped: str) -> dict[str, Any]:
+    """The JSON files that are there, by name.
+
+    Args:
+        folder: Where they lie.
+        names: Those that the page has a place for.
+        shipped: The hash of the shipped classifier of the birds.
+
+    Raises:
+        InputError: A damaged file, or one of another checkpoint.
+    """
+    found: dict[str, Any] = {}
+    checkpoints: dict[str, str] = {}
+    for name in names:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            continue
+        found[name] = read_json(path)
+        try:
+            checkpoint = found[name]["provenance"]["checkpoint"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: expected a benchmark's JSON ({error!r})") from error
+        if checkpoint is None:  # random weights
+            continue
+        checkpoints[checkpoint] = path.name
+        dataset = found[name].get("settings", {}).get("dataset", "birds")
+        if dataset == "birds" and checkpoint != shipped:
+            raise InputError(
+                f"{path}: measured checkpoint {checkpoint}, expected the shipped one, {shipped}"
+            )
+    if len(checkpoints) > 1:
+        pairs = " and ".join(f"{name} ({key})" for key, name in checkpoints.items())
+        raise InputError(f"{folder}: expected files of one checkpoint, got {pairs}")
+    return found
+
+
+def footnote(found: Mapping[str, Any], code: str) -> str:
+    """The mark of figures that another version of the code than `code` gave, "" where none did."""
+    rows = found.get("rows")
+    codes = {None: found["provenance"]["code"]}
+    if isinstance(rows, dict):
+        codes = {name: row.get("code") for name, row in rows.items()}
+    old = [name for name, of_row in codes.items() if of_row != code]
+    if not old:
+        return ""
+    which = "" if len(old) == len(codes) else f": {', '.join(map(str, old))}"
+    return f"*Measured with an earlier version of the code{which}.*"
+
+
+def table(found: Mapping[str, Any], code: str, name: str, key: str = "table") -> str:
+    """A table of a JSON in Markdown, with its footnotes."""
+    text = Table(**found[name]["tables"][key]).markdown()
+    return "\n\n".join(part for part in (text, footnote(found[name], code)) if part)
+
+
+def picture(folder: Path, name: str, caption: str) -> str:
+    """A script's picture, if it drew one."""
+    there = (folder / f"{name}.png").exists()
+    return f"![{caption}]({folder.name}/{name}.png)" if there else ""
+
+
+def published(name: str, datasets: tuple[str, ...], networks: tuple[str, ...]) -> str:
+    """A table of the paper, every dataset and network beside each other."""
+    heads = [(dataset, network) for dataset in datasets for network in networks]
+    columns = ["Method", *(f"{d} {n} {m}" for d, n in heads for m in ("ins", "del", "ξ"))]
+    rows = []
+    for key, values in PAPER[name]["rows"].items():
+        base = key.removesuffix("_sp").removesuffix("_without")
+        label = METHODS[base].label if base in METHODS else "FG-VCE"
+        label += " w/o SP" if "_without" in key else " + SP" if key.endswith("_sp") else ""
+        rows.append([label, *(v for d, n in heads for v in (values.get(d, values))[n])])
+    return Table(columns, rows, []).markdown()
+
+
+def render(page: str, folder: Path, shipped: str, code: str) -> str:
+    """A page as Markdown.
+
+    Raises:
+        InputError: See `load`; or nothing of the page was measured.
+    """
+    found = load(folder, PAGES[page], shipped)
+    if not found:
+        raise InputError(f"{folder}: no {' or '.join(PAGES[page])}; see benchmarks/README.md")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    first = next(iter(found.values()))
+    text = environment.get_template(f"{page}.md.jinja").render(
+        found=found,
+        steps={row["step"]: row for row in found.get("steps", {}).get("rows", [])},
+        machine=describe(first["provenance"]["machine"]) if "provenance" in first else "",
+        table=partial(table, found, code),
+        footnote=lambda name: footnote(found[name], code),
+        picture=partial(picture, folder),
+        minutes=lambda name: sum(row["seconds"] for row in found[name]["rows"].values()) / 60,
+        published=published,
+        paper=PAPER,
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def main() -> None:
+    """Write the pages."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("pages", nargs="*", default=list(PAGES), help=f"of {', '.join(PAGES)}")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results")
+    options = parser.parse_args()
+    shipped = checkpoint_hash(load_classifier(ROOT / "checkpoints" / "birds"))
+    code = code_hash(PACKAGE)
+    texts = {page: render(page, options.results, shipped, code) for page in options.pages}
+    for page, text in texts.items():
+        (options.results.parent / f"{page}.md").write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,40 @@
+"""Every table and figure of the paper, one after another in one process.
+
+Continues where it was stopped; --fresh forgets what was measured and begins from nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import figure3
+import figure4
+import figure6
+import figure7
+import parts
+import table1
+import table2
+import table3
+from results import parser, run
+from study import Study
+
+SCRIPTS = (table1, table2, table3, figure3, figure4, figure6, figure7, parts)
+
+
+def main() -> None:
+    """Measure, print, write, draw."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--fresh", action="store_true", help="begin from nothing")
+    options = arguments.parse_args()
+    if options.fresh:
+        shutil.rmtree(options.maps, ignore_errors=True)
+        for script in SCRIPTS:
+            (options.out / f"{script.__name__}.json").unlink(missing_ok=True)
+    study = Study(options)
+    for script in SCRIPTS:
+        print(f"\n## {script.__name__}\n", flush=True)
+        script.measure(study)
+
+
+if __name__ == "__main__":
+    run(main)

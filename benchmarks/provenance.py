@@ -1,0 +1,88 @@
+"""Where a measurement comes from: the weights, the code, the machine.
+
+Every JSON file of a benchmark carries the `stamp` of its time, and the pages are built from files
+whose stamps agree. Needs jax, numpy and the package only.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import fgvce_jax
+from fgvce_jax.files import fingerprint
+from fgvce_jax.models import Classifier, named
+
+PACKAGE = Path(fgvce_jax.__file__).resolve().parent
+
+
+def stamp(clf: Classifier | None = None) -> dict[str, Any]:
+    """The provenance of a measurement that is made now.
+
+    Args:
+        clf: The classifier of a checkpoint; None where the weights are random, drawn from a seed.
+    """
+    return {
+        "checkpoint": None if clf is None else checkpoint_hash(clf),
+        "code": code_hash(PACKAGE),
+        "commit": commit(PACKAGE.parent),
+        "machine": machine(),
+    }
+
+
+def checkpoint_hash(clf: Classifier) -> str:
+    """A hash of a classifier's weights and their names, whatever file they were read from."""
+    return fingerprint(sorted(named(clf).items()))
+
+
+@cache
+def code_hash(folder: Path) -> str:
+    """A hash of a package's Python files; comments, docstrings and layout do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def commit(root: Path) -> str | None:
+    """The commit that is checked out, "-dirty" where files differ from it; None without git."""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """The machine by its processor and accelerator types, and the versions that matter."""
+    device, info = jax.devices()[0], Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "accelerator": None if device.platform == "cpu" else device.device_kind,
+        "devices": jax.device_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def describe(machine: dict[str, Any]) -> str:
+    """A machine in one line."""
+    where = machine["accelerator"] or f"{machine['cores']} cores of {machine['processor']}"
+    return f"{where}, jax {machine['jax']}"

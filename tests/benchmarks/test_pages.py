@@ -1,0 +1,163 @@
+"""The pages: figures of one checkpoint only, and those of earlier code marked."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+from benchmarks.pages import build
+from benchmarks.provenance import checkpoint_hash, code_hash, stamp
+from fgvce_jax.errors import InputError
+from fgvce_jax.models import ModelSpec, load_classifier, save_classifier
+from fgvce_jax.models import build as build_model
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+MARK = "*Measured with an earlier version of the code"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return checkpoint_hash(load_classifier(ROOT / "checkpoints" / "birds"))
+
+
+def copied(folder, names):
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.json").write_bytes((RESULTS / f"{name}.json").read_bytes())
+    return folder
+
+
+def changed(folder, name, change):
+    path = folder / f"{name}.json"
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def of_checkpoint(checkpoint, dataset="birds"):
+    def change(found):
+        found["provenance"]["checkpoint"] = checkpoint
+        found["settings"]["dataset"] = dataset
+
+    return change
+
+
+# --- provenance ---------------------------------------------------------------------------------
+
+
+def test_the_checkpoint_is_known_by_its_weights(tmp_path):
+    spec = ModelSpec("small_resnet", widths=(4, 4, 4), blocks=(1, 1, 1))
+    clf = build_model(spec, 3, 32, jax.random.key(0))
+    save_classifier(clf, tmp_path / "a")
+    assert checkpoint_hash(load_classifier(tmp_path / "a")) == checkpoint_hash(clf)
+    other = replace(clf, head=replace(clf.head, bias=clf.head.bias.at[1].add(1e-6)))
+    assert checkpoint_hash(other) != checkpoint_hash(clf)
+    assert stamp(clf)["checkpoint"] == checkpoint_hash(clf)
+    assert stamp()["checkpoint"] is None
+
+
+def test_the_code_is_known_by_what_runs(tmp_path):
+    def hashed(text, name="a.py"):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / name).write_text(text)
+        return code_hash(folder)
+
+    code = hashed('"""One."""\n\ndef f(x):\n    """Two."""\n    return x + 1\n')
+    assert hashed("def f(x):  # why\n    return (x+1)\n") == code
+    assert hashed("def f(x):\n    return x - 1\n") != code
+    assert hashed("def f(x):\n    return x + 1\n", "b.py") != code
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_another_checkpoint_than_the_shipped_one_is_refused(tmp_path, shipped):
+    folder = copied(tmp_path / "results", ["table1", "table3"])
+    assert build.render("results", folder, shipped, "")
+    changed(folder, "table3", of_checkpoint("0123456789ab"))
+    with pytest.raises(InputError, match=r"table3\.json: measured checkpoint 0123456789ab"):
+        build.render("results", folder, shipped, "")
+    copied(tmp_path / "speed", ["agreement"])
+    changed(tmp_path / "speed", "agreement", lambda f: f["provenance"].update(checkpoint="0123"))
+    with pytest.raises(InputError, match=r"agreement\.json: measured checkpoint 0123"):
+        build.render("performance", tmp_path / "speed", shipped, "")
+
+
+def test_two_checkpoints_are_refused_on_one_page(tmp_path, shipped):
+    folder = copied(tmp_path / "results", ["table1", "table3"])
+    for name, checkpoint in (("table1", "aaaa"), ("table3", "aaaa")):
+        changed(folder, name, of_checkpoint(checkpoint, "cub"))
+    assert "`cub`" in build.render("results", folder, shipped, "")
+    changed(folder, "table3", of_checkpoint("bbbb", "cub"))
+    with pytest.raises(InputError, match=r"expected files of one checkpoint, got table1\.json"):
+        build.render("results", folder, shipped, "")
+
+
+def test_the_builder_exits_with_2_and_one_line(tmp_path):
+    folder = copied(tmp_path / "results", ["table1"])
+    changed(folder, "table1", of_checkpoint("0123456789ab"))
+    command = [sys.executable, ROOT / "benchmarks/pages/build.py", "results", "--results", folder]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"build.py: error: .*table1\.json: measured .*\n", ended.stderr)
+    assert not (tmp_path / "results.md").exists()
+
+
+def test_a_file_without_a_stamp_is_refused(tmp_path, shipped):
+    folder = copied(tmp_path / "results", ["table1"])
+    changed(folder, "table1", lambda found: found.pop("provenance"))
+    with pytest.raises(InputError, match="expected a benchmark's JSON"):
+        build.render("results", folder, shipped, "")
+
+
+# --- footnotes ----------------------------------------------------------------------------------
+
+
+def test_figures_of_earlier_code_are_marked(tmp_path, shipped):
+    folder = copied(tmp_path / "results", ["table1"])
+
+    def codes(found):
+        for name, row in found["rows"].items():
+            row["code"] = "now" if name != "rise" else "before"
+
+    changed(folder, "table1", codes)
+    assert f"{MARK}: rise.*" in build.render("results", folder, shipped, "now")
+    assert f"{MARK}.*" in build.render("results", folder, shipped, "later")
+    changed(folder, "table1", lambda found: found["rows"]["rise"].update(code="now"))
+    assert MARK not in build.render("results", folder, shipped, "now")
+
+
+def test_speed_figures_of_earlier_code_are_marked(tmp_path, shipped):
+    folder = copied(tmp_path / "results", ["scaling"])
+    changed(folder, "scaling", lambda found: found["provenance"].update(code="now"))
+    assert MARK not in build.render("performance", folder, shipped, "now")
+    assert f"{MARK}.*" in build.render("performance", folder, shipped, "later")
+
+
+# --- the pages as they are ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", build.PAGES)
+def test_the_page_is_what_the_builder_makes_of_the_json(page, shipped):
+    texts = build.render(page, RESULTS, shipped, ""), RESULTS.with_name(f"{page}.md").read_text()
+    ours, kept = (
+        [line for line in text.splitlines() if line and MARK not in line] for text in texts
+    )
+    assert ours == kept
+
+
+@pytest.mark.parametrize(
+    ("page", "missing"), [(page, name) for page, names in build.PAGES.items() for name in names]
+)
+def test_the_page_does_without_what_was_not_measured(tmp_path, shipped, page, missing):
+    names = [n for n in build.PAGES[page] if n != missing and (RESULTS / f"{n}.json").exists()]
+    text = build.render(page, copied(tmp_path / "results", names), shipped, "")
+    assert "None" not in text
+    assert "Undefined" not in text
