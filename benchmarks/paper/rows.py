@@ -176,6 +176,7 @@ def maps_of(study: Study, name: str, row: Row | None = None) -> Explained:
     study = study.calm if name == "calm" else study
     path = study.kept / f"{name}.npz"
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         found = row.explain(study)
         maps, cells = found if isinstance(found, tuple) else (found, study.cells)
         with whole_file(path) as file:

@@ -26,11 +26,12 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--fresh", action="store_true", help="begin from nothing")
     options = arguments.parse_args()
+    study = Study(options)
     if options.fresh:
-        shutil.rmtree(options.maps, ignore_errors=True)
+        for kept in {study.kept, study.calm.kept}:
+            shutil.rmtree(kept, ignore_errors=True)
         for script in SCRIPTS:
             (options.out / f"{script.__name__}.json").unlink(missing_ok=True)
-    study = Study(options)
     for script in SCRIPTS:
         print(f"\n## {script.__name__}\n", flush=True)
         script.measure(study)

@@ -154,9 +154,7 @@ class Study:
     def kept(self) -> Path:
         """The folder of this study's maps: its name depends on all that they depend on."""
         depends = self.config, self.ids, self.view, self.settings, self.provenance["checkpoint"]
-        folder = self.options.maps / fingerprint(depends, self.provenance["code"])
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.options.maps / fingerprint(depends, self.provenance["code"])
 
     @cached_property
     def settings(self) -> dict[str, Any]:
