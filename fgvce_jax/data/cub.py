@@ -5,7 +5,9 @@ Wah, Branson, Welinder, Perona and Belongie, The Caltech-UCSD Birds-200-2011 Dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,182 +66,125 @@ def read_listing(files: Files) -> Listing:
         InputError: A missing file, a line of the wrong form, an image that one file lists and
             another does not, an image listed twice, a box without area, all with file and line.
     """
-    files = _official_folder(files)
-    images = _image_names(files)
-    classes = _by_id(files, "classes.txt", "<class_id> <class_name>", (int, str))
-    label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
-    labels = _by_image(
-        files,
-        images,
-        "image_class_labels.txt",
-        "<image_id> <class_id>",
-        (int, int),
-        lambda class_id: class_id in label_of,
-    )
-    training = _by_image(
-        files,
-        images,
-        "train_test_split.txt",
-        "<image_id> <is_training_image>",
-        (int, int),
-        lambda is_training: is_training in (0, 1),
-    )
-    boxes = _by_image(
-        files,
-        images,
-        "bounding_boxes.txt",
-        "<image_id> <x> <y> <width> <height> with sides above 0",
-        (int, float, float, float, float),
-        lambda *box: bool(np.isfinite(box).all()) and min(box[2:]) > 0,
-    )
-    part_names, parts, part_lines = _read_parts(files, images)
-
-    splits: dict[str, list[ListedImage]] = {"train": [], "test": []}
-    for image_id, line in images.items():
-        (image_name,) = line.values
-        file = f"images/{image_name}"
-        splits["train" if training[image_id].values[0] else "test"].append(
-            ListedImage(
-                id=image_name,
-                file=files.open(file) if file in files.stored else None,
-                where=f"{files.shown('images.txt')}, line {line.number}",
-                label=label_of[labels[image_id].values[0]],
-                boxes=np.array([boxes[image_id].values], np.float32),
-                keypoints=parts[image_id],
-                keypoints_where=lambda p, lines=part_lines[image_id]: (
-                    f"{files.shown('parts/part_locs.txt')}, line {lines[p]}"
-                ),
-            )
-        )
-    class_names = [classes[class_id].values[0] for class_id in sorted(classes)]
-    return Listing(class_names, part_names, splits)
-
-
-class _Line:
-    """A parsed line: its number, its text, and the values after the id."""
-
-    __slots__ = ("number", "text", "values")
-
-    def __init__(self, number: int, text: str, values: tuple):
-        self.number, self.text, self.values = number, text, values
-
-
-def _wrong(files: Files, name: str, line: _Line, expected: str) -> InputError:
-    return InputError(
-        f"{files.shown(name)}, line {line.number}: expected {expected}, got {line.text!r}"
-    )
-
-
-def _lines(
-    files: Files, name: str, form: str, types: tuple, check: Callable[..., bool]
-) -> Iterator[tuple[int, _Line]]:
-    """The id and the rest of every line of a table of `types`, the last one to the line's end."""
-    if name not in files.stored:
-        raise InputError(f"{files.where}: no {name}; expected lines {form}")
-    text = files.read(name).decode("utf-8", errors="replace")
-    for number, content in enumerate(text.splitlines(), start=1):
-        if not content.strip():
-            continue
-        fields = content.split(maxsplit=len(types) - 1)
-        try:
-            id, *values = (kind(value) for kind, value in zip(types, fields, strict=True))
-            if not check(*values):
-                raise ValueError
-        except ValueError:
-            raise _wrong(files, name, _Line(number, content, ()), form) from None
-        yield id, _Line(number, content, tuple(values))
-
-
-def _by_id(
-    files: Files,
-    name: str,
-    form: str,
-    types: tuple,
-    check: Callable[..., bool] = lambda *_: True,
-) -> dict[int, _Line]:
-    table: dict[int, _Line] = {}
-    for id, line in _lines(files, name, form, types, check):
-        if id in table:
-            raise _wrong(files, name, line, f"an id not yet on line {table[id].number}")
-        table[id] = line
-    if not table:
-        raise InputError(f"{files.shown(name)}: empty; expected lines {form}")
-    return table
-
-
-def _official_folder(files: Files) -> Files:
-    """The files below the folder that holds images.txt."""
     found = files.matching(r"(^|/)images\.txt$")
     if not found:
         raise InputError(
             f"{files.where}: no images.txt; expected the CUB_200_2011 archive or folder"
         )
-    return files.below(found[0].removesuffix("images.txt"))
-
-
-def _image_names(files: Files) -> dict[int, _Line]:
-    """The lines of images.txt by image_id, no name twice."""
-    images = _by_id(files, "images.txt", "<image_id> <image_name>", (int, str))
+    files = files.below(found[0].removesuffix("images.txt"))
+    images = _Table(files, "images.txt", "<image_id> <image_name>")
     first: dict[str, int] = {}
-    for line in images.values():
-        (image_name,) = line.values
-        if image_name in first:
-            raise _wrong(files, "images.txt", line, f"a name not yet on line {first[image_name]}")
-        first[image_name] = line.number
-    return images
+    for image_id, (name,) in images.items():
+        number = images.numbers[image_id]
+        if first.setdefault(name, number) != number:
+            raise images.wrong(number, f"a name not yet on line {first[name]}")
+    classes = _Table(files, "classes.txt", "<class_id> <class_name>")
+    labels = _Table(files, "image_class_labels.txt", "<image_id> <class_id>")
+    for image_id, (class_id,) in labels.items():
+        if class_id not in classes:
+            raise labels.wrong(labels.numbers[image_id], labels.form)
+    training = _Table(files, "train_test_split.txt", "<image_id> <is_training_image>")
+    form = "<image_id> <x> <y> <width> <height> with sides above 0"
+    boxes = _Table(files, "bounding_boxes.txt", form)
+    listed = {i: f"image {i} (images.txt, line {number})" for i, number in images.numbers.items()}
+    for table in (labels, training, boxes):
+        table.check_ids(listed, "an image_id of images.txt")
+    parts, locations = _read_parts(files, images)
 
-
-def _by_image(
-    files: Files,
-    images: dict[int, _Line],
-    name: str,
-    form: str,
-    types: tuple,
-    check: Callable[..., bool],
-) -> dict[int, _Line]:
-    """The lines of a table that has one for each of `images`."""
-    lines = _by_id(files, name, form, types, check)
-    for image_id, line in images.items():
-        if image_id not in lines:
-            raise InputError(
-                f"{files.shown(name)}: no line for image {image_id} (images.txt, line "
-                f"{line.number}); expected {form}"
+    class_ids, part_ids = sorted(classes), sorted(parts)
+    splits: dict[str, list[ListedImage]] = {"train": [], "test": []}
+    for image_id, (name,) in images.items():
+        (is_training,), (class_id,) = training[image_id], labels[image_id]
+        splits["train" if is_training else "test"].append(
+            ListedImage(
+                id=name,
+                file=files.stored.get(f"images/{name}"),
+                where=images.where(image_id),
+                label=class_ids.index(class_id),
+                boxes=np.array([boxes[image_id]], np.float32),
+                keypoints=np.array([locations[image_id, p] for p in part_ids], np.float32),
+                keypoints_where=lambda p, i=image_id: locations.where((i, part_ids[p])),
             )
-    for image_id, line in lines.items():
-        if image_id not in images:
-            raise _wrong(files, name, line, "an image_id of images.txt")
-    return lines
-
-
-def _read_parts(
-    files: Files, images: dict[int, Any]
-) -> tuple[list[str], dict[int, np.ndarray], dict[int, np.ndarray]]:
-    """Part names; and for every image_id, its [15, 3] locations and the lines they stand on."""
-    names = _by_id(files, "parts/parts.txt", "<part_id> <part_name>", (int, str))
-    if len(names) != CubBuilder.KEYPOINTS:
-        raise InputError(
-            f"{files.shown('parts/parts.txt')}: {len(names)} parts, expected {CubBuilder.KEYPOINTS}"
         )
-    place = {part_id: p for p, part_id in enumerate(sorted(names))}
-    locations = {i: np.zeros((len(names), 3), np.float32) for i in images}
-    lines = {i: np.zeros(len(names), np.int64) for i in images}
+    return Listing([classes[i][0] for i in class_ids], [parts[i][0] for i in part_ids], splits)
+
+
+def _read_parts(files: Files, images: _Table) -> tuple[_Table, _Table]:
+    """The parts' names; and by (image_id, part_id) x, y and visible, for each of both."""
+    parts = _Table(files, "parts/parts.txt", "<part_id> <part_name>")
+    if len(parts) != CubBuilder.KEYPOINTS:
+        raise InputError(f"{parts.shown}: {len(parts)} parts, expected {CubBuilder.KEYPOINTS}")
     form = "<image_id> <part_id> <x> <y> <visible>"
-    types = (int, int, float, float, int)
-    name = "parts/part_locs.txt"
-    for image_id, line in _lines(
-        files, name, form, types, lambda _, x, y, v: np.isfinite(x + y) and v in (0, 1)
-    ):
-        part_id, x, y, visible = line.values
-        if image_id not in images or part_id not in place:
-            raise _wrong(files, name, line, "an image_id of images.txt, a part_id of parts.txt")
-        if lines[image_id][place[part_id]]:
-            raise _wrong(files, name, line, "each part of an image once")
-        locations[image_id][place[part_id]] = x, y, visible
-        lines[image_id][place[part_id]] = line.number
-    for image_id, numbers in lines.items():
-        if not numbers.all():
-            part = names[sorted(names)[int(np.argmin(numbers))]].values[0]
-            raise InputError(
-                f"{files.shown(name)}: no line for the {part} of image {image_id}; expected {form}"
-            )
-    return [names[part_id].values[0] for part_id in sorted(names)], locations, lines
+    locations = _Table(files, "parts/part_locs.txt", form, ids=2)
+    wanted = {(i, p): f"the {name} of image {i}" for i in images for p, (name,) in parts.items()}
+    locations.check_ids(wanted, "an image_id of images.txt, a part_id of parts.txt")
+    return parts, locations
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError
+    return value
+
+
+def _above_0(text: str) -> float:
+    if (value := _finite(text)) <= 0:
+        raise ValueError
+    return value
+
+
+# By column; each raises ValueError for a field that is wrong.
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("image_id", "class_id", "part_id"), int),
+    **dict.fromkeys(("image_name", "class_name", "part_name"), str),
+    **dict.fromkeys(("is_training_image", "visible"), ("0", "1").index),
+    **dict.fromkeys(("x", "y"), _finite),
+    **dict.fromkeys(("width", "height"), _above_0),
+}
+
+
+class _Table(dict[Any, list[Any]]):
+    """The values of a file's lines by id, or by the first `ids` columns.
+
+    Attributes:
+        form: The columns, with parsers above; the last one runs to the line's end.
+        numbers: The lines' numbers, by the same keys.
+    """
+
+    def __init__(self, files: Files, name: str, form: str, ids: int = 1):
+        if name not in files.stored:
+            raise InputError(f"{files.where}: no {name}; expected lines {form}")
+        self.shown, self.form, self.numbers = files.shown(name), form, dict[Any, int]()
+        self._lines = files.stored[name].read().decode("utf-8", errors="replace").splitlines()
+        parsers = [_PARSERS[column] for column in re.findall(r"<(\w+)>", form)]
+        for number, line in enumerate(self._lines, start=1):
+            if not line.strip():
+                continue
+            fields = line.split(maxsplit=len(parsers) - 1)
+            try:
+                values = [parse(field) for parse, field in zip(parsers, fields, strict=True)]
+            except ValueError:
+                raise self.wrong(number, form) from None
+            key = values[0] if ids == 1 else tuple(values[:ids])
+            if key in self:
+                first = f"an id not yet on line {self.numbers[key]}"
+                raise self.wrong(number, first if ids == 1 else "each part of an image once")
+            self[key], self.numbers[key] = values[ids:], number
+        if not self:
+            raise InputError(f"{self.shown}: empty; expected lines {form}")
+
+    def where(self, key: Any) -> str:
+        return f"{self.shown}, line {self.numbers[key]}"
+
+    def wrong(self, number: int, expected: str) -> InputError:
+        text = self._lines[number - 1]
+        return InputError(f"{self.shown}, line {number}: expected {expected}, got {text!r}")
+
+    def check_ids(self, wanted: Mapping[Any, str], expected: str) -> None:
+        """`InputError` for an id that is not `wanted`, or for one that is, by name, but absent."""
+        for key, number in self.numbers.items():
+            if key not in wanted:
+                raise self.wrong(number, expected)
+        for key, name in wanted.items():
+            if key not in self:
+                raise InputError(f"{self.shown}: no line for {name}; expected {self.form}")

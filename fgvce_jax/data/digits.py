@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int
+from PIL import Image
 
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError
@@ -57,8 +58,6 @@ class Digits:
 
     def __getitem__(self, index: int) -> Example:
         """The example at `index`; raises IndexError outside the split."""
-        from PIL import Image
-
         if not 0 <= index < len(self):
             raise IndexError(f"digits: index {index} outside a split of {len(self)}")
         small = Image.fromarray(self._grey[index])

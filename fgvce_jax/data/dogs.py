@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,11 @@ from fgvce_jax.data.records import ListedImage, Listing, RecordBuilder, RecordDa
 from fgvce_jax.errors import InputError
 
 _ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+_ARCHIVES = """
+a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58 793579520 images.tar
+662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd 21852160 annotation.tar
+34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c 481280 lists.tar
+"""  # SHA-256, bytes and name
 
 KEYPOINT_NAMES = (
     *(
@@ -69,24 +75,8 @@ class DogsBuilder(RecordBuilder):
   year = {2020},
 }"""
     url_infos: ClassVar = {
-        _ADDRESS + name: url_info(size, checksum, name)
-        for name, size, checksum in (
-            (
-                "images.tar",
-                793579520,
-                "a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
-            ),
-            (
-                "annotation.tar",
-                21852160,
-                "662ed36f707be6b195c2fda392d8e153e83af28cedc8e2134a649f198def30fd",
-            ),
-            (
-                "lists.tar",
-                481280,
-                "34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
-            ),
-        )
+        _ADDRESS + name: url_info(int(size), checksum, name)
+        for checksum, size, name in map(str.split, _ARCHIVES.strip().splitlines())
     }
     KEYPOINTS = len(KEYPOINT_NAMES)
     KEYPOINT_FILE = "StanfordExtra_v12.json"
@@ -122,7 +112,7 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
         InputError: A list that is missing or of the wrong form, no annotation at all or one that
             cannot be read, a keypoint file of another version or of other images.
     """
-    image_of = {_last_two(name): name for name in files.matching(r"\.jpg$")}
+    image_of = {_last_two(name): files.stored[name] for name in files.matching(r"\.jpg$")}
     boxes_of = {_last_two(name): name for name in files.matching(r"(^|/)Annotation/[^/]+/[^/]+$")}
     if not boxes_of:
         raise InputError(
@@ -133,115 +123,109 @@ def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     unknown = np.tile(np.array([np.nan, np.nan, 0], np.float32), (len(KEYPOINT_NAMES), 1))
 
     notes: list[str] = []
-    splits: dict[str, list[ListedImage]] = {}
+    splits: dict[str, list[ListedImage]] = {"train": [], "test": []}
     class_of: dict[int, str] = {}
-    for split in ("train", "test"):
-        list_name, entries = _read_list(files, f"{split}_list.mat")
-        splits[split] = []
-        for number, (image_name, label) in enumerate(entries, start=1):
-            where = f"{list_name}, entry {number}"
+    for split, images in splits.items():
+        for image_name, label, where in _read_list(files, f"{split}_list.mat"):
             class_name = image_name.partition("/")[0]
             if class_of.setdefault(label, class_name) != class_name:
                 raise InputError(
                     f"{where}: label {label + 1} of {class_name}, expected of {class_of[label]}"
                 )
-            annotation = boxes_of.get(image_name.removesuffix(".jpg"))
+            boxes, note = _boxes(files, boxes_of, image_name, where)
+            notes += note
             entry, points = points_of.get(image_name, (0, unknown))
-            splits[split].append(
+            images.append(
                 ListedImage(
                     id=image_name,
-                    file=files.open(image_of[image_name]) if image_name in image_of else None,
+                    file=image_of.get(image_name),
                     where=where,
                     label=label,
-                    boxes=_boxes(files, annotation, image_name, where, notes),
+                    boxes=boxes,
                     keypoints=points.astype(np.float32),
                     keypoints_where=lambda p, entry=entry: f"{keypoints}, entry {entry}, joint {p}",
                 )
             )
     if sorted(class_of) != list(range(len(class_of))):
         raise InputError(f"{files.where}: labels {sorted(class_of)}, expected 1 to {len(class_of)}")
+    if keypoints is not None:
+        listed = [image.id for images in splits.values() for image in images]
+        notes += _check_annotated(keypoints, points_of, listed)
     names = [class_of[label] for label in sorted(class_of)]
-    if keypoints is None:
-        return Listing(names, (), splits, notes)
-    listing = Listing(names, KEYPOINT_NAMES, splits, notes)
-    notes += _check_annotated(keypoints, points_of, listing)
-    return listing
+    return Listing(names, () if keypoints is None else KEYPOINT_NAMES, splits, notes)
 
 
-def _boxes(
-    files: Files, annotation: str | None, image_name: str, where: str, notes: list[str]
-) -> Float[np.ndarray, "N 4"]:
-    """An image's boxes; none, and one more of the notes, where its annotation has none."""
-    if annotation is None:
-        notes.append(
-            f"{where}: image {image_name} has no annotation; expected Annotation/"
-            f"{image_name.removesuffix('.jpg')}; taken without boxes"
-        )
-        return np.zeros((0, 4), np.float32)
-    boxes = _read_boxes(files, annotation)
-    if not len(boxes):
-        notes.append(
-            f"{files.shown(annotation)}: no bndbox element, expected one for each dog; "
-            f"image {image_name} is taken without boxes"
-        )
-    return boxes
-
-
-def _check_annotated(path: Path, points_of: Mapping[str, object], listing: Listing) -> list[str]:
+def _check_annotated(
+    path: Path, points_of: Mapping[str, object], listed: Sequence[str]
+) -> list[str]:
     """A note if the keypoint file has only some of the listed images; `InputError` if none."""
-    listed = [image.id for image in listing.images]
     annotated = len(points_of.keys() & listed)
     if not annotated:
         raise InputError(
             f"{path}: none of its {len(points_of)} entries is of a listed image; expected "
             f"{DogsBuilder.KEYPOINT_FILE}, with img_path such as {listed[0]}"
         )
-    if annotated < len(listed):
-        return [f"{path}: keypoints of {annotated:,} of the {len(listed):,} images"]
-    return []
+    some = annotated < len(listed)
+    return [f"{path}: keypoints of {annotated:,} of the {len(listed):,} images"] * some
 
 
 def _last_two(name: str) -> str:
     return "/".join(name.split("/")[-2:])
 
 
-def _read_list(files: Files, name: str) -> tuple[str, list[tuple[str, int]]]:
-    """The list as messages show it, and its (image name, label from 0) in order."""
+def _read_list(files: Files, name: str) -> list[tuple[str, int, str]]:
+    """In order, an image's name, its label from 0 and where it is listed, for messages."""
     import scipy.io
 
-    found = files.matching(rf"(^|/){name.replace('.', '[.]')}$")
+    found = files.matching(rf"(^|/){re.escape(name)}$")
     if not found:
         raise InputError(f"{files.where}: no {name}; expected it there or in lists.tar")
+    shown = files.shown(found[0])
     try:
-        content = scipy.io.loadmat(io.BytesIO(files.read(found[0])), squeeze_me=True)
-        names = [str(name) for name in np.atleast_1d(content["file_list"])]
-        labels = [int(label) - 1 for label in np.atleast_1d(content["labels"])]
+        file = io.BytesIO(files.stored[found[0]].read())
+        content = scipy.io.loadmat(file, squeeze_me=True)
+        names, labels = (np.atleast_1d(content[key]) for key in ("file_list", "labels"))
         if len(names) != len(labels):
             raise ValueError(f"{len(names)} names and {len(labels)} labels")
+        return [
+            (str(image_name), int(label) - 1, f"{shown}, entry {number}")
+            for number, (image_name, label) in enumerate(zip(names, labels, strict=True), start=1)
+        ]
     # SciPy raises errors of many kinds for a file that is no .mat file.
     except Exception as error:
         raise InputError(
-            f"{files.shown(found[0])}: {error}; expected a .mat file with file_list and labels"
+            f"{shown}: {error}; expected a .mat file with file_list and labels"
         ) from error
-    return files.shown(found[0]), list(zip(names, labels, strict=True))
 
 
-def _read_boxes(files: Files, name: str) -> Float[np.ndarray, "N 4"]:
-    """The objects' boxes as x, y, width, height."""
+def _boxes(
+    files: Files, annotations: Mapping[str, str], image_name: str, where: str
+) -> tuple[Float[np.ndarray, "N 4"], list[str]]:
+    """An image's boxes as x, y, width, height; and a note if its annotation has none."""
+    none, name = np.zeros((0, 4), np.float32), image_name.removesuffix(".jpg")
+    if name not in annotations:
+        return none, [
+            f"{where}: image {image_name} has no annotation; expected Annotation/{name}; taken "
+            "without boxes"
+        ]
+    shown = files.shown(annotations[name])
     try:
-        root = ET.fromstring(files.read(name))
-        corners = np.array(
-            [
-                [float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")]
-                for box in root.iter("bndbox")
-            ],
-            np.float32,
-        ).reshape(-1, 4)
+        root = ET.fromstring(files.stored[annotations[name]].read())
+        corners = [
+            [float(box.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            for box in root.iter("bndbox")
+        ]
     except (ET.ParseError, ValueError) as error:
         raise InputError(
-            f"{files.shown(name)}: {error}; expected an annotation with bndbox elements"
+            f"{shown}: {error}; expected an annotation with bndbox elements"
         ) from error
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    if not corners:
+        return none, [
+            f"{shown}: no bndbox element, expected one for each dog; image {image_name} is taken "
+            "without boxes"
+        ]
+    low, high = np.split(np.array(corners, np.float32), 2, axis=1)
+    return np.concatenate([low, high - low], axis=1), []
 
 
 def read_keypoints(path: Path) -> dict[str, tuple[int, Float[np.ndarray, "24 3"]]]:
@@ -253,12 +237,11 @@ def read_keypoints(path: Path) -> dict[str, tuple[int, Float[np.ndarray, "24 3"]
     expected = f"expected {DogsBuilder.KEYPOINT_FILE}"
     try:
         entries = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; {expected}") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: {error.msg}; {expected}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: {error}; {expected}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", error)
+        raise InputError(f"{path}: {why}; {expected}") from error
     if not isinstance(entries, list):
         raise InputError(f"{path}: a {type(entries).__name__}; {expected}, a list of images")
     points = {}

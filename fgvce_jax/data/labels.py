@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,17 +64,15 @@ def match_labels(
     unnamed = theirs == tuple(str(k) for k in range(clf.num_classes))
     by_name = not unnamed or set(ours) == set(theirs)
     note = None
-    if class_map is not None:
-        numbers = _mapped(ours, theirs, class_map, by_name)
-        if unnamed and sorted(numbers) == list(range(clf.num_classes)):
-            theirs = tuple(ours[numbers.index(k)] for k in range(clf.num_classes))
-    elif by_name:
-        numbers = _by_name(ours, theirs)
-        if unnamed and numbers != sorted(numbers):
+    if by_name or class_map is not None:
+        numbers = _numbers(ours, theirs, class_map, by_name)
+        if class_map is None and unnamed and numbers != sorted(numbers):
             note = (
                 f"the dataset's {len(ours)} class names are numbers and taken as the "
                 f"classifier's: {_pairs(numbers, ours)}"
             )
+        elif class_map is not None and unnamed and sorted(numbers) == list(range(len(theirs))):
+            theirs = tuple(ours[k] for k in np.argsort(numbers))
     elif len(ours) == clf.num_classes:
         numbers, theirs = list(range(clf.num_classes)), ours
         note = (
@@ -109,11 +106,19 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     try:
         text = Path(path).expanduser().read_text("utf-8")
-        pairs = _json_pairs(text) if Path(path).suffix == ".json" else _yaml_pairs(text)
+        pairs: Any
+        if Path(path).suffix == ".json":  # pairs, since a dict would drop a class's first entry
+            pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
+        else:  # nodes hold a scalar's own text, before YAML makes a number or a truth value of it
+            root = yaml.compose(text, yaml.SafeLoader)
+            is_map = isinstance(root, yaml.MappingNode)
+            pairs = is_map and tuple((key.value, value.value) for key, value in root.value)
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"class_map {path}: cannot be read ({why})") from error
-    if not pairs or not all(isinstance(word, str) for pair in pairs for word in pair):
+    if not (
+        pairs and isinstance(pairs, tuple) and all(isinstance(w, str) for p in pairs for w in p)
+    ):
         raise InputError(
             f"class_map {path}: expected a class name or a number for each class, as in `owl: 3`"
         )
@@ -125,82 +130,59 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
     return chosen
 
 
-def _json_pairs(text: str) -> list[tuple[Any, Any]]:
-    # As pairs, since a dict would drop a class's first entry without a word.
-    pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
-    return list(pairs) if isinstance(pairs, tuple) else []
-
-
-def _yaml_pairs(text: str) -> list[tuple[Any, Any]]:
-    # The nodes hold a scalar's own text, before YAML makes a number or a truth value of it.
-    root = yaml.compose(text, yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        return []
-    return [(key.value, value.value) for key, value in root.value]
-
-
-def _by_name(ours: Sequence[str], theirs: Sequence[str]) -> list[int]:
-    if tuple(ours) == tuple(theirs):  # a name that both have twice is no question then
-        return list(range(len(theirs)))
-    places = _places(theirs)
-    hint = "; or map it with --data.class_map"
-    return [_number(name, places, f"class {name!r} of the dataset", hint) for name in ours]
-
-
-def _mapped(
-    ours: Sequence[str], theirs: Sequence[str], path: str | os.PathLike[str], by_name: bool
+def _numbers(
+    ours: tuple[str, ...],
+    theirs: tuple[str, ...],
+    class_map: str | os.PathLike[str] | None,
+    by_name: bool,
 ) -> list[int]:
     """As the map says; where it has no entry, by name, if names are to be trusted."""
-    chosen, places = read_class_map(path), _places(theirs)
+    if class_map is None and ours == theirs:  # a name that both have twice is no question then
+        return list(range(len(theirs)))
+    chosen = {} if class_map is None else read_class_map(class_map)
     for name in chosen:
         if name not in ours:
             raise InputError(
-                f"class_map {path}: class {name!r}: expected one of the dataset's {len(ours)} "
+                f"class_map {class_map}: class {name!r}: expected one of the dataset's {len(ours)} "
                 f"classes, such as {_nearest(name, ours)}"
             )
     numbers = []
     for name in ours:
-        target = chosen.get(name)
-        if target is None and not by_name:
-            raise InputError(
-                f"class_map {path}: no entry for class {name!r}; expected one for every class, as "
-                "the classifier has no class names"
-            )
-        if target is None:
-            numbers.append(_number(name, places, f"class_map {path}: no entry for class {name!r}"))
-        elif target not in places and target.isdecimal() and int(target) < len(theirs):
-            numbers.append(int(target))
+        if name in chosen:
+            where = f"class_map {class_map}: class {chosen[name]!r}"
+        elif class_map is None:
+            where = f"class {name!r} of the dataset"
         else:
-            numbers.append(_number(target, places, f"class_map {path}: class {target!r}"))
+            where = f"class_map {class_map}: no entry for class {name!r}"
+            if not by_name:
+                raise InputError(
+                    f"{where}; expected one for every class, as the classifier has no class names"
+                )
+        hint = "; or map it with --data.class_map" if class_map is None else ""
+        numbers.append(_number(chosen.get(name, name), theirs, where, hint, name in chosen))
     return numbers
 
 
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    """The numbers of each name; ImageNet has some names twice."""
-    places = defaultdict(list)
-    for k, name in enumerate(names):
-        places[name].append(k)
-    return dict(places)
-
-
-def _number(name: str, places: dict[str, list[int]], where: str, hint: str = "") -> int:
-    """The one number of a class name; `where` and `hint` frame the message if there is none."""
-    found = places.get(name, [])
-    if len(found) == 1:
-        return found[0]
-    if found:
+def _number(name: str, names: Sequence[str], where: str, hint: str, or_index: bool) -> int:
+    """The one number of a class name; ImageNet has some names twice."""
+    found = [k for k, other in enumerate(names) if other == name]
+    if not found and or_index and name.isdecimal() and int(name) < len(names):
+        return int(name)
+    if not found:
+        raise InputError(
+            f"{where}: expected one of the classifier's {len(names)} classes, such as "
+            f"{_nearest(name, names)}{hint}"
+        )
+    if len(found) > 1:
         raise InputError(
             f"{where}: expected a name that the classifier has once, got that of its classes "
             f"{', '.join(map(str, found))}; map it to a number with --data.class_map"
         )
-    count = sum(map(len, places.values()))
-    raise InputError(
-        f"{where}: expected one of the classifier's {count} classes, such as "
-        f"{_nearest(name, list(places))}{hint}"
-    )
+    return found[0]
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
+    names = list(dict.fromkeys(names))
     return _first(difflib.get_close_matches(name, names, _SHOWN) or names)
 
 

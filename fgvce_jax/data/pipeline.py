@@ -11,11 +11,13 @@ import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from PIL import Image
 
 from fgvce_jax.data import keypoints as kp
 from fgvce_jax.data.example import Dataset
@@ -45,24 +47,18 @@ class Batch(NamedTuple):
 # --- one image ----------------------------------------------------------------------------------
 
 
-class _Geometry(NamedTuple):
-    """Resize to `resized` (width, height), then cut `size` x `size` at (left, top)."""
-
-    resized: tuple[int, int]
-    corner: tuple[int, int]
-    size: int
-
-
-def _geometry(width: int, height: int, image_size: int, resize_to: int | None) -> _Geometry:
+def _geometry(
+    width: int, height: int, image_size: int, resize_to: int | None
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height to resize to, then the left and top corner of the square to cut out."""
     if resize_to is None:
-        return _Geometry((image_size, image_size), (0, 0), image_size)
+        return (image_size, image_size), (0, 0)
     if resize_to < image_size:
         raise InputError(f"resize_to {resize_to}: expected at least the image size, {image_size}")
     short = min(width, height)
     # Rounded down for the long side and to even for the corner, as torchvision does it.
     resized = (width * resize_to // short, height * resize_to // short)
-    corner = (round((resized[0] - image_size) / 2), round((resized[1] - image_size) / 2))
-    return _Geometry(resized, corner, image_size)
+    return resized, (round((resized[0] - image_size) / 2), round((resized[1] - image_size) / 2))
 
 
 def preprocess(
@@ -80,12 +76,10 @@ def preprocess(
         InputError: `resize_to` below `image_size`.
     """
     height, width = image.shape[:2]
-    resized, (left, top), size = _geometry(width, height, image_size, resize_to)
+    resized, (left, top) = _geometry(width, height, image_size, resize_to)
     if resized != (width, height):
-        from PIL import Image
-
         image = np.asarray(Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR))
-    return np.ascontiguousarray(image[top : top + size, left : left + size])
+    return np.ascontiguousarray(image[top : top + image_size, left : left + image_size])
 
 
 def move_keypoints(
@@ -99,10 +93,10 @@ def move_keypoints(
 
     A point outside the result, or already outside the image, becomes invisible.
     """
-    resized, corner, size = _geometry(width, height, image_size, resize_to)
+    resized, corner = _geometry(width, height, image_size, resize_to)
     scale = (resized[0] / width, resized[1] / height)
     inside = kp.move(keypoints, (1.0, 1.0), (0.0, 0.0), (width, height))
-    return kp.move(inside, scale, corner, (size, size))
+    return kp.move(inside, scale, corner, (image_size, image_size))
 
 
 def random_resized_crop(
@@ -116,17 +110,8 @@ def random_resized_crop(
 
     The window covers a share of the area uniform in [smallest, 1]; its aspect ratio is
     log-uniform in [3/4, 4/3], as far as the image has room for it. It is cut from the image as it
-    lies on disk, so that a small one keeps its detail.
-
-    Args:
-        rng: Source of the window.
-        image: Any size.
-        keypoints: Moved along; one outside the window becomes invisible. Or None.
-        image_size: S, in pixels.
-        smallest: In (0, 1].
+    lies on disk, so that a small one keeps its detail. A keypoint outside it becomes invisible.
     """
-    from PIL import Image
-
     full = np.array(image.shape[1::-1], float)  # width, height
     ratio = np.exp(rng.uniform(-1, 1) * np.log(4 / 3))
     size = np.sqrt(rng.uniform(smallest, 1) * full.prod() * np.array([ratio, 1 / ratio]))
@@ -142,58 +127,46 @@ def random_resized_crop(
     return np.asarray(window), keypoints
 
 
-class _Item(NamedTuple):
-    index: int
-    image: np.ndarray
-    label: int
-    id: str
-    keypoints: np.ndarray | None
+# Of an image: its place in the dataset, pixels, label, id and keypoints.
+_Item = tuple[int, np.ndarray, int, str, np.ndarray | None]
+_View = Callable[[int, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]
 
 
-class _View(NamedTuple):
-    """Every image as `preprocess` shows it."""
-
-    image_size: int
-    resize_to: int | None
-
-    def __call__(
-        self, index: int, image: np.ndarray, points: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        if points is not None:
-            height, width = image.shape[:2]
-            points = move_keypoints(points, height, width, *self)
-        return preprocess(image, *self), points
-
-
-class _RandomWindow(NamedTuple):
-    """Of every image a random window, a function of (seed, index)."""
-
-    image_size: int
-    smallest: float
-    seed: Sequence[int]
-
-    def __call__(
-        self, index: int, image: np.ndarray, points: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        rng = np.random.default_rng([*self.seed, index])
-        return random_resized_crop(rng, image, points, self.image_size, self.smallest)
+def _whole(
+    image_size: int,
+    resize_to: int | None,
+    index: int,
+    image: np.ndarray,
+    points: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image as `preprocess` shows it, a `_View`."""
+    if points is not None:
+        height, width = image.shape[:2]
+        points = move_keypoints(points, height, width, image_size, resize_to)
+    return preprocess(image, image_size, resize_to), points
 
 
-@dataclass(frozen=True)
-class _Load:
-    """Index -> item, or the error that explains its absence; can travel to a worker process."""
+def _window(
+    image_size: int,
+    smallest: float,
+    seed: tuple[int, int],
+    index: int,
+    image: np.ndarray,
+    points: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A random window of an image, a function of (seed, index); a `_View`."""
+    rng = np.random.default_rng([*seed, index])
+    return random_resized_crop(rng, image, points, image_size, smallest)
 
-    dataset: Dataset
-    view: _View | _RandomWindow
 
-    def __call__(self, index: int | np.integer) -> _Item | UnreadableImage:
-        index = int(index)
-        try:
-            example = self.dataset[index]
-        except UnreadableImage as error:
-            return error
-        image, points = self.view(index, example.image, example.keypoints)
-        return _Item(index, image, int(example.label), example.id, points)
+def _load(dataset: Dataset, view: _View, index: int) -> _Item | UnreadableImage:
+    """One item, or the error that explains its absence."""
+    try:
+        example = dataset[int(index)]
+    except UnreadableImage as error:
+        return error
+    image, points = view(int(index), example.image, example.keypoints)
+    return int(index), image, int(example.label), example.id, points
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -221,8 +194,8 @@ def batches(
     batches, so memory does not grow with `indices`.
 
     Args:
-        dataset: Random access to examples. Its images are decoded by as many threads as there are
-            processors, or, where it has an attribute `in_memory` that is true, by the caller's.
+        dataset: Its images are decoded by as many threads as there are processors, or, where it
+            has an attribute `in_memory` that is true, by the caller's.
         indices: Places in `dataset`.
         batch_size: b.
         image_size: S, in pixels.
@@ -233,25 +206,26 @@ def batches(
         on_skip: Told of every image left out, in order.
     """
     _geometry(image_size, image_size, image_size, resize_to)  # an error now, not in a thread
-    load = _Load(dataset, _View(image_size, resize_to))
-    return _batched(_items(load, indices, batch_size, num_workers, on_skip), batch_size)
+    view = partial(_whole, image_size, resize_to)
+    return _batched(_items(dataset, view, batch_size, num_workers, on_skip, indices), batch_size)
 
 
 def _items(
-    load: _Load,
-    indices: Sequence[int] | np.ndarray,
+    dataset: Dataset,
+    view: _View,
     batch_size: int,
     num_workers: int,
     on_skip: Callable[[UnreadableImage], None],
+    indices: Sequence[int] | np.ndarray,
 ) -> Iterator[_Item]:
     """The readable ones among `indices`, in order, read ahead by about two batches."""
     import grain
 
     threads = os.cpu_count() or 1
-    if getattr(load.dataset, "in_memory", False):
+    if getattr(dataset, "in_memory", False):
         num_workers = threads = 0
     source: Any = np.asarray(indices, np.int64)
-    stream = grain.MapDataset.source(source).map(load)
+    stream = grain.MapDataset.source(source).map(partial(_load, dataset, view))
     stream = stream.to_iter_dataset(
         grain.ReadOptions(
             num_threads=1 if num_workers else threads,
@@ -268,31 +242,24 @@ def _items(
                 num_workers=num_workers, per_worker_buffer_size=2 * batch_size // num_workers + 1
             )
         )
-    reader = iter(stream)
-    try:
+    with closing(iter(stream)) as reader:
         for item in reader:
             if isinstance(item, UnreadableImage):
                 on_skip(item)
             else:
                 yield item
-    finally:
-        reader.close()
 
 
 def _batched(items: Iterator[_Item], batch_size: int) -> Iterator[Batch]:
     while batch := list(itertools.islice(items, batch_size)):
-        yield _stack(batch)
-
-
-def _stack(items: list[_Item]) -> Batch:
-    index, image, label, ids, points = zip(*items, strict=True)
-    return Batch(
-        np.array(index, np.int32),
-        np.stack(image),
-        np.array(label, np.int32),
-        list(ids),
-        None if points[0] is None else np.stack(points),
-    )
+        index, image, label, ids, points = zip(*batch, strict=True)
+        yield Batch(
+            np.array(index, np.int32),
+            np.stack(image),
+            np.array(label, np.int32),
+            list(ids),
+            None if points[0] is None else np.stack(points),
+        )
 
 
 def image_loader(
@@ -346,14 +313,13 @@ def training_batches(
     batches are a function of (dataset, seed, epoch, process) alone.
 
     Args:
-        dataset, batch_size, image_size, resize_to, num_workers, on_skip: As for `batches`;
-            `batch_size` is this process's.
+        dataset, image_size, resize_to, num_workers, on_skip: As for `batches`.
+        batch_size: This process's.
         seed: Of the run.
         epoch: From 0.
         crop_scale: Below 1, every image is shown through a `random_resized_crop` that keeps at
             least this share of it, in the place of `preprocess`.
-        process_index: Which share to read.
-        process_count: How many shares there are.
+        process_index, process_count: Which share to read, and how many there are.
 
     Raises:
         InputError: Fewer images than a batch holds, or too few that can be read.
@@ -366,14 +332,13 @@ def training_batches(
         )
     wanted, spare = order[: count * batch_size], order[count * batch_size :]
     _geometry(image_size, image_size, image_size, resize_to)
-    view = _View(image_size, resize_to)
+    view: _View = partial(_whole, image_size, resize_to)
     if crop_scale < 1:
-        view = _RandomWindow(image_size, crop_scale, (seed, epoch))
-    load = _Load(dataset, view)
+        view = partial(_window, image_size, crop_scale, (seed, epoch))
 
     def items() -> Iterator[_Item]:
         for indices in (wanted, spare, wanted):
-            yield from _items(load, indices, batch_size, num_workers, on_skip)
+            yield from _items(dataset, view, batch_size, num_workers, on_skip, indices)
         raise InputError(
             f"training images: fewer than {len(wanted) // 2} of {len(order)} can be read"
         )

@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import shutil
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -19,7 +20,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.units import Size
 
-from fgvce_jax.data.archive import Files, OnProgress, open_all, open_files
+from fgvce_jax.data.archive import Files, OnProgress, open_files
 from fgvce_jax.data.records.listing import ListedImage, Listing, check_images
 from fgvce_jax.data.records.shards import ResumingWriter, locked
 from fgvce_jax.errors import InputError
@@ -102,7 +103,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Kept with TFDS's own description: ids and labels of each split, notes and the like."""
+        """Ids and labels of each split, notes and the like, beside TFDS's own description."""
         return cast("dict[str, Any]", self.info.metadata)
 
     @property
@@ -143,28 +144,29 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     # --- the methods through which TFDS's `download_and_prepare` calls a builder ------------------
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(doc="As distributed; empty if it was absent."),
-                "label": tfds.features.ClassLabel(),
-                "id": tfds.features.Text(doc="Official name."),
-                "boxes": tfds.features.Tensor(
-                    shape=(None, 4), dtype=np.float32, doc="x, y, width, height in pixels."
-                ),
-                "keypoints": tfds.features.Tensor(
-                    shape=(self.KEYPOINTS, 3),
-                    dtype=np.float32,
-                    doc="x, y in pixels as annotated, and 1 where visible; NaN, NaN, 0 where the "
-                    "image is not annotated.",
-                ),
-            }
+        image = tfds.features.Image(doc="As distributed; empty if it was absent.")
+        boxes = tfds.features.Tensor(
+            shape=(None, 4), dtype=np.float32, doc="x, y, width, height in pixels."
         )
+        keypoints = tfds.features.Tensor(
+            shape=(self.KEYPOINTS, 3),
+            dtype=np.float32,
+            doc="x, y in pixels as annotated, and 1 where visible; NaN, NaN, 0 where the image is "
+            "not annotated.",
+        )
+        features = {
+            "image": image,
+            "label": tfds.features.ClassLabel(),
+            "id": tfds.features.Text(doc="Official name."),
+            "boxes": boxes,
+            "keypoints": keypoints,
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.DESCRIPTION,
             homepage=self.HOMEPAGE,
             citation=self.CITATION,
-            features=features,
+            features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(),
@@ -191,12 +193,15 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
         )
         written, total = itertools.count(1), len(listing.images)
 
-        def step() -> None:
-            self._on_progress("writing images", next(written), total)
+        def records(images: list[ListedImage]) -> Iterator[tuple[int, dict[str, Any]]]:
+            for index, image in enumerate(images):
+                self._on_progress("writing images", next(written), total)
+                kept = {key: getattr(image, key) for key in ("label", "id", "boxes", "keypoints")}
+                yield index, {"image": image.file or io.BytesIO(), **kept}
 
         return {
             split: [
-                functools.partial(_examples, images[at : at + IMAGES_PER_SHARD], step)
+                functools.partial(records, images[at : at + IMAGES_PER_SHARD])
                 for at in range(0, len(images), IMAGES_PER_SHARD)
             ]
             for split, images in listing.splits.items()
@@ -227,11 +232,12 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
 
     def _read_lists(self, dl_manager: Any) -> Listing:
         """The listing of the source that was given, or of the download."""
-        if self._source is None:
-            archives = self._download(dl_manager)
-            files = open_all(archives, self.ARCHIVES, self.partial_dir, self._on_progress)
-        else:
-            files = open_files(self._source, self.ARCHIVES, self.partial_dir, self._on_progress)
+        paths = self._download(dl_manager) if self._source is None else [self._source]
+        parts = [
+            open_files(path, self.ARCHIVES, self.partial_dir, self._on_progress) for path in paths
+        ]
+        where = os.path.commonpath([part.where for part in parts])
+        files = Files(where, ChainMap(*(dict(part.stored) for part in parts)))
         self._on_progress("reading lists", 0, 1)
         listing = self.list_images(files, self._keypoints)
         self._on_progress("reading lists", 1, 1)
@@ -256,23 +262,6 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
         finally:
             for part in Path(self.data_dir_root).glob(f"downloads/{self.name}/*.tmp.*"):
                 shutil.rmtree(part, ignore_errors=True)
-
-
-def _examples(
-    images: list[ListedImage], step: Callable[[], None]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    for index, image in enumerate(images):
-        step()
-        yield (
-            index,
-            {
-                "image": image.file or io.BytesIO(),
-                "label": image.label,
-                "id": image.id,
-                "boxes": image.boxes,
-                "keypoints": image.keypoints,
-            },
-        )
 
 
 def url_info(size: int, checksum: str, filename: str) -> UrlInfo:

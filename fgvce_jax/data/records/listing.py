@@ -11,6 +11,7 @@ from multiprocessing.pool import ThreadPool
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from fgvce_jax.data.archive import OnProgress, StoredFile
 from fgvce_jax.data.decode import decode
@@ -76,9 +77,8 @@ class Listing:
 def check_images(listing: Listing, on_progress: OnProgress) -> tuple[dict[str, str], list[str]]:
     """Decode every image once, and hide keypoints that lie outside theirs.
 
-    Returns:
-        By id, why an image cannot be read and where it is listed; and notes for the user, of these
-        and of the keypoints.
+    Returns, by id, where an image is listed and why it cannot be read; and notes for the user, of
+    these and of the keypoints.
     """
     unreadable, notes = {}, []
     images = listing.images
@@ -96,8 +96,6 @@ def check_images(listing: Listing, on_progress: OnProgress) -> tuple[dict[str, s
 
 def _size(image: ListedImage) -> tuple[int, int] | str:
     """Width and height as stored, or why the image cannot be read."""
-    from PIL import Image
-
     if image.file is None:
         return "listed but absent; expected an image file of that name"
     encoded = image.file.read()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
+from PIL import ExifTags, Image
 
 from fgvce_jax.data import keypoints as kp
 from fgvce_jax.data.decode import decode
@@ -29,7 +30,7 @@ class RecordDataset:
 
     Args:
         split: "train" or "test".
-        path: The folder it was prepared in; TFDS's own by default.
+        path: The folder it was prepared in; by default TFDS's own.
 
     Raises:
         InputError: Nothing prepared there, an unknown split, or a file that is missing.
@@ -118,7 +119,5 @@ class RecordDataset:
 
 def _stored_orientation(encoded: bytes) -> int:
     """The EXIF orientation of an image that `decode` can read, 1 where it has none."""
-    from PIL import ExifTags, Image
-
     with Image.open(io.BytesIO(encoded)) as file:
         return file.getexif().get(ExifTags.Base.Orientation, 1)

@@ -13,16 +13,14 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from fgvce_jax.errors import InputError, Unfinished
+from fgvce_jax.files import is_temporary
 
 
 class ResumingWriter(tfds.core.ExampleWriter):
     """Writes each shard into a folder that outlives the process, and links it to its place.
 
-    A shard that is in the folder already is taken over without being written again.
-
-    Args:
-        file_format: TFDS's name for it.
-        staging: The folder; asked for at the first shard.
+    A shard that is in the folder already is taken over without being written again. The function
+    `staging`, called when a shard is written, gives the folder.
     """
 
     def __init__(self, file_format: tfds.core.FileFormat, staging: Callable[[], Path]):
@@ -30,11 +28,7 @@ class ResumingWriter(tfds.core.ExampleWriter):
         self._staging = staging
 
     def write(self, path: Any, examples: Any) -> None:
-        """Write the shard that TFDS wants at `path`.
-
-        Raises:
-            Unfinished: No room on the disk.
-        """
+        """Write the shard that TFDS wants at `path`; `Unfinished` if the disk has no room."""
         staged = self._staging() / Path(path).name
         if not staged.exists():
             part = staged.with_name(f"{staged.name}.{os.getpid()}.part")
@@ -60,11 +54,7 @@ class ResumingWriter(tfds.core.ExampleWriter):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in a folder as the only process, without the half-written files that killed ones left.
-
-    Raises:
-        InputError: Another process works there.
-    """
+    """Work in a folder as the only process, without the half-written files that killed ones left."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -77,8 +67,8 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         else:
-            for part in folder.rglob("*.part"):
-                part.unlink()
+            for path in [p for p in folder.rglob("*") if p.suffix == ".part" or is_temporary(p)]:
+                path.unlink()
         yield
     finally:
         os.close(handle)
