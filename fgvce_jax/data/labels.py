@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -46,14 +46,9 @@ def match_labels(
 ) -> Matched:
     """Number a dataset's classes as the classifier does.
 
-    A class in `class_map` is numbered as it says, and every other one by its name. A classifier
-    whose class names are "0", "1", ... has no names: it takes those of a dataset with as many
-    classes, in order, unless the dataset's names are the same numbers.
-
-    Args:
-        dataset: D classes.
-        clf: K classes; several of the dataset may be one of them, as `class_map` says.
-        class_map: See `read_class_map`.
+    A class in `class_map` (see `read_class_map`) is numbered as it says, and every other one by its
+    name. A classifier whose class names are "0", "1", ... has no names: it takes those of a dataset
+    with as many classes, in order, unless the dataset's names are the same numbers.
 
     Raises:
         InputError: A class that the classifier does not have, or has more than once; a classifier
@@ -61,27 +56,31 @@ def match_labels(
             names a class that is not there.
     """
     ours, theirs = tuple(dataset.class_names), clf.class_names
-    unnamed = theirs == tuple(str(k) for k in range(clf.num_classes))
+    indices = list(range(len(theirs)))
+    unnamed = theirs == tuple(map(str, indices))
     by_name = not unnamed or set(ours) == set(theirs)
     note = None
-    if by_name or class_map is not None:
-        numbers = _numbers(ours, theirs, class_map, by_name)
-        if class_map is None and unnamed and numbers != sorted(numbers):
+    if class_map is not None:
+        numbers = _numbers(ours, theirs, by_name, class_map)
+        if unnamed and sorted(numbers) == indices:
+            theirs = tuple(ours[numbers.index(k)] for k in indices)
+    elif by_name:
+        # A name that both have twice is no question where all names are the same.
+        numbers = indices if ours == theirs else _numbers(ours, theirs)
+        if unnamed and numbers != sorted(numbers):
             note = (
                 f"the dataset's {len(ours)} class names are numbers and taken as the "
                 f"classifier's: {_pairs(numbers, ours)}"
             )
-        elif class_map is not None and unnamed and sorted(numbers) == list(range(len(theirs))):
-            theirs = tuple(ours[k] for k in np.argsort(numbers))
-    elif len(ours) == clf.num_classes:
-        numbers, theirs = list(range(clf.num_classes)), ours
+    elif len(ours) == len(theirs):
+        numbers, theirs = indices, ours
         note = (
             f"the classifier's {len(ours)} classes have no names and take those of the dataset, "
             f"in order: {_pairs(numbers, ours)}"
         )
     else:
         raise InputError(
-            f"class names: expected those of the classifier, which has {clf.num_classes} classes "
+            f"class names: expected those of the classifier, which has {len(theirs)} classes "
             f"without names, for a dataset of {len(ours)} classes ({_first(ours)}); give "
             "--model.class_names names.txt, or port it with --class_names"
         )
@@ -106,19 +105,17 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
     """
     try:
         text = Path(path).expanduser().read_text("utf-8")
-        pairs: Any
         if Path(path).suffix == ".json":  # pairs, since a dict would drop a class's first entry
             pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
-        else:  # nodes hold a scalar's own text, before YAML makes a number or a truth value of it
+        else:  # a node holds a scalar's own text, before YAML makes a number or a truth value of it
             root = yaml.compose(text, yaml.SafeLoader)
             is_map = isinstance(root, yaml.MappingNode)
             pairs = is_map and tuple((key.value, value.value) for key, value in root.value)
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"class_map {path}: cannot be read ({why})") from error
-    if not (
-        pairs and isinstance(pairs, tuple) and all(isinstance(w, str) for p in pairs for w in p)
-    ):
+    words = itertools.chain(*pairs) if pairs and isinstance(pairs, tuple) else (None,)
+    if not all(isinstance(word, str) for word in words):
         raise InputError(
             f"class_map {path}: expected a class name or a number for each class, as in `owl: 3`"
         )
@@ -131,14 +128,12 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _numbers(
-    ours: tuple[str, ...],
-    theirs: tuple[str, ...],
-    class_map: str | os.PathLike[str] | None,
-    by_name: bool,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    by_name: bool = True,
+    class_map: str | os.PathLike[str] | None = None,
 ) -> list[int]:
     """As the map says; where it has no entry, by name, if names are to be trusted."""
-    if class_map is None and ours == theirs:  # a name that both have twice is no question then
-        return list(range(len(theirs)))
     chosen = {} if class_map is None else read_class_map(class_map)
     for name in chosen:
         if name not in ours:
@@ -148,41 +143,36 @@ def _numbers(
             )
     numbers = []
     for name in ours:
+        target, hint = chosen.get(name, name), ""
         if name in chosen:
-            where = f"class_map {class_map}: class {chosen[name]!r}"
+            where = f"class_map {class_map}: class {target!r}"
         elif class_map is None:
-            where = f"class {name!r} of the dataset"
+            where, hint = f"class {name!r} of the dataset", "; or map it with --data.class_map"
         else:
             where = f"class_map {class_map}: no entry for class {name!r}"
             if not by_name:
                 raise InputError(
                     f"{where}; expected one for every class, as the classifier has no class names"
                 )
-        hint = "; or map it with --data.class_map" if class_map is None else ""
-        numbers.append(_number(chosen.get(name, name), theirs, where, hint, name in chosen))
+        found = [k for k, other in enumerate(theirs) if other == target]  # ImageNet has some twice
+        if not found and name in chosen and target.isdecimal() and int(target) < len(theirs):
+            found = [int(target)]
+        if not found:
+            raise InputError(
+                f"{where}: expected one of the classifier's {len(theirs)} classes, such as "
+                f"{_nearest(target, theirs)}{hint}"
+            )
+        if len(found) > 1:
+            raise InputError(
+                f"{where}: expected a name that the classifier has once, got that of its classes "
+                f"{', '.join(map(str, found))}; map it to a number with --data.class_map"
+            )
+        numbers += found
     return numbers
 
 
-def _number(name: str, names: Sequence[str], where: str, hint: str, or_index: bool) -> int:
-    """The one number of a class name; ImageNet has some names twice."""
-    found = [k for k, other in enumerate(names) if other == name]
-    if not found and or_index and name.isdecimal() and int(name) < len(names):
-        return int(name)
-    if not found:
-        raise InputError(
-            f"{where}: expected one of the classifier's {len(names)} classes, such as "
-            f"{_nearest(name, names)}{hint}"
-        )
-    if len(found) > 1:
-        raise InputError(
-            f"{where}: expected a name that the classifier has once, got that of its classes "
-            f"{', '.join(map(str, found))}; map it to a number with --data.class_map"
-        )
-    return found[0]
-
-
 def _nearest(name: str, names: Sequence[str]) -> str:
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys(names))  # each once
     return _first(difflib.get_close_matches(name, names, _SHOWN) or names)
 
 

@@ -54,7 +54,7 @@ class ResumingWriter(tfds.core.ExampleWriter):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work in a folder as the only process, without the half-written files that killed ones left."""
+    """Work in a folder as the only process, with no half-written files that killed ones left."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
