@@ -1,4 +1,4 @@
-"""A dataset that draws its images, drawn once and kept in memory."""
+"""Images of a dataset, kept in memory."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 
 import numpy as np
 from jaxtyping import Int
@@ -34,10 +34,6 @@ class Folder:
     a class has the same number in each. Ids are file names relative to `path`. Hidden files and
     folders and files of other types are ignored. Images are decoded on access only.
 
-    Args:
-        split: "train", "test" or "val".
-        path: The folder.
-
     Raises:
         InputError: The path is not a folder, holds no images in class sub-folders, or lacks the
             split.
@@ -55,22 +51,17 @@ class Folder:
         if not self.path.is_dir():
             state = "not a folder" if self.path.exists() else "does not exist"
             raise InputError(f"folder {self.path}: {state}; expected a folder of class sub-folders")
-        found = {name: _images(self.path / name) for name in SPLITS if (self.path / name).is_dir()}
-        by_hash = not found
-        if by_hash:
+        folders = {name: self.path / name for name in SPLITS if (self.path / name).is_dir()}
+        found = {name: _images(folder, name) for name, folder in folders.items()}
+        if not folders:
             images = _images(self.path)
             found = {
                 "train": [file for file in images if not _is_test(file)],
                 "test": [file for file in images if _is_test(file)],
             }
-        else:
-            found = {name: [f"{name}/{file}" for file in files] for name, files in found.items()}
-        depth = 0 if by_hash else 1
-
-        def class_of(file: str) -> str:
-            return PurePosixPath(file).parts[depth]
-
-        self.class_names = tuple(sorted({class_of(f) for files in found.values() for f in files}))
+        depth = 1 if folders else 0
+        classes = {file.split("/")[depth] for files in found.values() for file in files}
+        self.class_names = tuple(sorted(classes))
         if not self.class_names:
             raise InputError(
                 f"folder {self.path}: no images ({', '.join(SUFFIXES)}) in class sub-folders; "
@@ -79,22 +70,15 @@ class Folder:
         if not found.get(split):
             held = ", ".join(f"{len(files)} in {name!r}" for name, files in found.items())
             raise InputError(f"folder {self.path}: no images for split {split!r}; found {held}")
-        numbers = {name: number for number, name in enumerate(self.class_names)}
         self.ids: Sequence[str] = tuple(found[split])
-        self.labels: Int[np.ndarray, " N"] = np.array(
-            [numbers[class_of(file)] for file in self.ids], np.int32
-        )
+        named = [id.split("/")[depth] for id in self.ids]
+        self.labels: Int[np.ndarray, " N"] = np.searchsorted(self.class_names, named).astype("i4")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Example:
-        """Decodes the image at `index`.
-
-        Raises:
-            UnreadableImage: The file is missing, empty, damaged or smaller than 2x2 pixels.
-            IndexError: Outside the split.
-        """
+        """Decoded now; `UnreadableImage` if the file is missing, damaged or below 2x2 pixels."""
         if not 0 <= index < len(self):
             raise IndexError(f"folder {self.path}: index {index} outside a split of {len(self)}")
         id = self.ids[index]
@@ -105,17 +89,18 @@ class Folder:
         return Example(decode(encoded, id), int(self.labels[index]), id)
 
 
-def _images(folder: Path) -> list[str]:
-    """Images below the sub-folders of `folder`, relative to it, sorted, with forward slashes."""
+def _images(folder: Path, prefix: str = "") -> list[str]:
+    """Images below the sub-folders of `folder`, sorted, as `prefix`/name there."""
     found = []
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if Path(place) == folder:
-            continue
+        below = PurePath(prefix, PurePath(place).relative_to(folder))
         found += [
-            (Path(place) / name).relative_to(folder).as_posix()
+            (below / name).as_posix()
             for name in files
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES)
+            if Path(place) != folder
+            and not name.startswith(".")
+            and name.lower().endswith(SUFFIXES)
         ]
     return sorted(found)
 

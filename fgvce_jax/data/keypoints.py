@@ -18,11 +18,8 @@ def move(
 ) -> Float[np.ndarray, "P 3"]:
     """Keypoints of an image that was resized, then cropped.
 
-    Args:
-        keypoints: Of the image before.
-        scale: New over old width and height.
-        shift: Pixels cut off at the left and at the top, after resizing.
-        size: Width and height of the result; a point outside it is no longer visible.
+    `scale` is new over old width and height, `shift` the pixels cut off at the left and at the top,
+    `size` the result's width and height; a point outside it is no longer visible.
     """
     points = np.asarray(keypoints[:, :2], np.float64) * scale - shift
     inside = ((points >= 0) & (points < size)).all(axis=1)
@@ -35,11 +32,8 @@ def turn_upright(
 ) -> Float[np.ndarray, "P 3"]:
     """Keypoints of an image as it was stored, moved to where the pixels are once it is upright.
 
-    Args:
-        keypoints: In the stored image.
-        orientation: The EXIF orientation of the stored image, 1 to 8; others count as 1.
-        width: Of the upright image.
-        height: Of the upright image.
+    `orientation` is the stored image's EXIF orientation, 1 to 8 (others count as 1), `width` and
+    `height` are those of the upright image.
     """
     x, y, visible = np.asarray(keypoints, np.float32).T
     if orientation in (5, 6, 7, 8):  # stored lying on a side

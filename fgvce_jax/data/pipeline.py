@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,14 +66,8 @@ def preprocess(
 ) -> UInt8[np.ndarray, "S S 3"]:
     """An image as the classifier takes it, antialiased bilinear.
 
-    Args:
-        image: Any size.
-        image_size: S, in pixels.
-        resize_to: None resizes to S x S directly, whatever the shape. Otherwise the short side is
-            resized to this many pixels and the centre S x S is cut out.
-
-    Raises:
-        InputError: `resize_to` below `image_size`.
+    Without `resize_to` it is resized to S x S directly, whatever its shape. Otherwise its short
+    side is resized to this many pixels, at least S (or `InputError`), and the centre is cut out.
     """
     height, width = image.shape[:2]
     resized, (left, top) = _geometry(width, height, image_size, resize_to)
@@ -127,46 +121,47 @@ def random_resized_crop(
     return np.asarray(window), keypoints
 
 
-# Of an image: its place in the dataset, pixels, label, id and keypoints.
-_Item = tuple[int, np.ndarray, int, str, np.ndarray | None]
-_View = Callable[[int, np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray | None]]
+class _Item(NamedTuple):
+    index: int
+    image: np.ndarray
+    label: int
+    id: str
+    keypoints: np.ndarray | None
 
 
-def _whole(
-    image_size: int,
-    resize_to: int | None,
-    index: int,
-    image: np.ndarray,
-    points: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image as `preprocess` shows it, a `_View`."""
-    if points is not None:
-        height, width = image.shape[:2]
-        points = move_keypoints(points, height, width, image_size, resize_to)
-    return preprocess(image, image_size, resize_to), points
+@dataclass(frozen=True)
+class _Load:
+    """Index -> item, or the error that explains its absence; can travel to a worker process.
 
+    An image is shown as `preprocess` does it or, with a `crop_scale` below 1, through a random
+    window that (seed, index) determine.
+    """
 
-def _window(
-    image_size: int,
-    smallest: float,
-    seed: tuple[int, int],
-    index: int,
-    image: np.ndarray,
-    points: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """A random window of an image, a function of (seed, index); a `_View`."""
-    rng = np.random.default_rng([*seed, index])
-    return random_resized_crop(rng, image, points, image_size, smallest)
+    dataset: Dataset
+    image_size: int
+    resize_to: int | None
+    crop_scale: float = 1.0
+    seed: tuple[int, ...] = ()
 
+    def __post_init__(self):
+        _geometry(1, 1, self.image_size, self.resize_to)  # an error now, not in a thread
 
-def _load(dataset: Dataset, view: _View, index: int) -> _Item | UnreadableImage:
-    """One item, or the error that explains its absence."""
-    try:
-        example = dataset[int(index)]
-    except UnreadableImage as error:
-        return error
-    image, points = view(int(index), example.image, example.keypoints)
-    return int(index), image, int(example.label), example.id, points
+    def __call__(self, index: int | np.integer) -> _Item | UnreadableImage:
+        index, size = int(index), self.image_size
+        try:
+            example = self.dataset[index]
+        except UnreadableImage as error:
+            return error
+        image, points = example.image, example.keypoints
+        if self.crop_scale < 1:
+            rng = np.random.default_rng([*self.seed, index])
+            image, points = random_resized_crop(rng, image, points, size, self.crop_scale)
+        else:
+            if points is not None:
+                height, width = image.shape[:2]
+                points = move_keypoints(points, height, width, size, self.resize_to)
+            image = preprocess(image, size, self.resize_to)
+        return _Item(index, image, int(example.label), example.id, points)
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -193,39 +188,30 @@ def batches(
     called with the error before that batch is given out. Reading ahead is limited to a few
     batches, so memory does not grow with `indices`.
 
-    Args:
-        dataset: Its images are decoded by as many threads as there are processors, or, where it
-            has an attribute `in_memory` that is true, by the caller's.
-        indices: Places in `dataset`.
-        batch_size: b.
-        image_size: S, in pixels.
-        resize_to: See `preprocess`.
-        num_workers: Processes to decode in; 0 for threads only, which is enough for a few
-            processors (decoding and resizing release the GIL). Ignored `in_memory`: a process
-            would need a copy of the data.
-        on_skip: Told of every image left out, in order.
+    Images are decoded by as many threads as there are processors, which is enough for a few of them
+    (decoding and resizing release the GIL), or in `num_workers` processes; but by the caller's
+    thread where the dataset has an attribute `in_memory` that is true: a process would need a copy.
+    Image size and `resize_to` are those of `preprocess`.
     """
-    _geometry(image_size, image_size, image_size, resize_to)  # an error now, not in a thread
-    view = partial(_whole, image_size, resize_to)
-    return _batched(_items(dataset, view, batch_size, num_workers, on_skip, indices), batch_size)
+    load = _Load(dataset, image_size, resize_to)
+    return _batched(_items(load, indices, batch_size, num_workers, on_skip), batch_size)
 
 
 def _items(
-    dataset: Dataset,
-    view: _View,
+    load: _Load,
+    indices: Sequence[int] | np.ndarray,
     batch_size: int,
     num_workers: int,
     on_skip: Callable[[UnreadableImage], None],
-    indices: Sequence[int] | np.ndarray,
 ) -> Iterator[_Item]:
     """The readable ones among `indices`, in order, read ahead by about two batches."""
     import grain
 
     threads = os.cpu_count() or 1
-    if getattr(dataset, "in_memory", False):
+    if getattr(load.dataset, "in_memory", False):
         num_workers = threads = 0
     source: Any = np.asarray(indices, np.int64)
-    stream = grain.MapDataset.source(source).map(partial(_load, dataset, view))
+    stream = grain.MapDataset.source(source).map(load)
     stream = stream.to_iter_dataset(
         grain.ReadOptions(
             num_threads=1 if num_workers else threads,
@@ -269,9 +255,9 @@ def image_loader(
     resize_to: int | None = None,
     **options: Any,
 ) -> Callable[[np.ndarray], Iterator[tuple[np.ndarray, np.ndarray]]]:
-    """`build_bank`'s view of a dataset: indices -> batches (indices [b], images [b, S, S, 3]).
+    """`build_bank`'s view of a dataset: indices -> batches (indices [b], float32 images in [0, 1]).
 
-    Images are float32 in [0, 1]. `options` are those of `batches`.
+    `options` are those of `batches`.
     """
 
     def load(indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -310,16 +296,9 @@ def training_batches(
 
     The number holds even where images cannot be read (their places are taken by others of
     the split), so that the processes of a run and its learning rate stay in step. The
-    batches are a function of (dataset, seed, epoch, process) alone.
-
-    Args:
-        dataset, image_size, resize_to, num_workers, on_skip: As for `batches`.
-        batch_size: This process's.
-        seed: Of the run.
-        epoch: From 0.
-        crop_scale: Below 1, every image is shown through a `random_resized_crop` that keeps at
-            least this share of it, in the place of `preprocess`.
-        process_index, process_count: Which share to read, and how many there are.
+    batches are a function of (dataset, seed, epoch, process) alone. With a `crop_scale` below 1,
+    every image is shown through a `random_resized_crop` that keeps at least this share of it, in
+    the place of `preprocess`. `batch_size` is this process's; other arguments are as for `batches`.
 
     Raises:
         InputError: Fewer images than a batch holds, or too few that can be read.
@@ -331,14 +310,11 @@ def training_batches(
             f"batch_size {batch_size}: expected at most {len(order)}, the images of one process"
         )
     wanted, spare = order[: count * batch_size], order[count * batch_size :]
-    _geometry(image_size, image_size, image_size, resize_to)
-    view: _View = partial(_whole, image_size, resize_to)
-    if crop_scale < 1:
-        view = partial(_window, image_size, crop_scale, (seed, epoch))
+    load = _Load(dataset, image_size, resize_to, crop_scale, (seed, epoch))
 
     def items() -> Iterator[_Item]:
         for indices in (wanted, spare, wanted):
-            yield from _items(dataset, view, batch_size, num_workers, on_skip, indices)
+            yield from _items(load, indices, batch_size, num_workers, on_skip)
         raise InputError(
             f"training images: fewer than {len(wanted) // 2} of {len(order)} can be read"
         )

@@ -7,14 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fgvce_jax.data.archive import OnProgress
 from fgvce_jax.data.cub import CubBuilder
@@ -77,7 +70,13 @@ def prepare(
                 f"{folder}: {error}; the shards written before are kept, and the same command "
                 "continues"
             ) from error
-    _summarise(folder, builder)
+    notes = builder.metadata["notes"]
+    for note in notes[:_NOTES_SHOWN]:
+        notify(note)
+    if len(notes) > _NOTES_SHOWN:
+        notify(f"... and {len(notes) - _NOTES_SHOWN} more such lines, kept in metadata.json")
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    notify(f"{folder}: {', '.join(f'{n} {split} images' for split, n in counts.items())}")
     return folder
 
 
@@ -86,7 +85,7 @@ def _bars() -> Iterator[OnProgress]:
     """A progress bar for each task, added when the task begins."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bars: dict[str, TaskID] = {}
+        bars = {}
 
         def on_progress(task: str, done: int, total: int) -> None:
             if task not in bars:
@@ -94,17 +93,6 @@ def _bars() -> Iterator[OnProgress]:
             progress.update(bars[task], completed=done)
 
         yield on_progress
-
-
-def _summarise(folder: Path, builder: RecordBuilder) -> None:
-    """Print the first notes, and the number of images in each split."""
-    notes = builder.metadata["notes"]
-    for note in notes[:_NOTES_SHOWN]:
-        notify(note)
-    if len(notes) > _NOTES_SHOWN:
-        notify(f"... and {len(notes) - _NOTES_SHOWN} more such lines, kept in metadata.json")
-    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
-    notify(f"{folder}: {', '.join(f'{n} {split} images' for split, n in counts.items())}")
 
 
 def _check_kept(folder: Path, builder: RecordBuilder) -> None:

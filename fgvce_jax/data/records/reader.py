@@ -72,13 +72,7 @@ class RecordDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`.
-
-        Raises:
-            UnreadableImage: It was absent or could not be decoded when the dataset was prepared.
-            InputError: The prepared file that holds it is damaged.
-            IndexError: Outside the split.
-        """
+        """`UnreadableImage` if it was when it was prepared, `InputError` if its shard is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index}: expected 0 to {len(self) - 1}")
         id, label = self.ids[index], int(self.labels[index])
