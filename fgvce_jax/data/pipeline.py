@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from fgvce_jax.data import keypoints as kp
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError, UnreadableImage
 
@@ -89,8 +88,25 @@ def move_keypoints(
     """
     resized, corner = _geometry(width, height, image_size, resize_to)
     scale = (resized[0] / width, resized[1] / height)
-    inside = kp.move(keypoints, (1.0, 1.0), (0.0, 0.0), (width, height))
-    return kp.move(inside, scale, corner, (image_size, image_size))
+    inside = _move(keypoints, (1.0, 1.0), (0.0, 0.0), (width, height))
+    return _move(inside, scale, corner, (image_size, image_size))
+
+
+def _move(
+    keypoints: Float[np.ndarray, "P 3"],
+    scale: tuple[float, float],
+    shift: tuple[float | int, float | int],
+    size: tuple[int, int],
+) -> Float[np.ndarray, "P 3"]:
+    """Keypoints of an image that was resized, then cropped.
+
+    `scale` is new over old width and height, `shift` the pixels cut off at the left and at the top,
+    `size` the result's width and height; a point outside it is no longer visible.
+    """
+    points = np.asarray(keypoints[:, :2], np.float64) * scale - shift
+    inside = ((points >= 0) & (points < size)).all(axis=1)
+    visible = (keypoints[:, 2] > 0) & inside
+    return np.column_stack([points, visible]).astype(np.float32)
 
 
 def random_resized_crop(
@@ -117,7 +133,7 @@ def random_resized_crop(
     if keypoints is not None:
         scale = image_size / size
         shift = corner * scale
-        keypoints = kp.move(keypoints, tuple(scale), tuple(shift), (image_size, image_size))
+        keypoints = _move(keypoints, tuple(scale), tuple(shift), (image_size, image_size))
     return np.asarray(window), keypoints
 
 

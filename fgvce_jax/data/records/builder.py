@@ -10,7 +10,6 @@ import io
 import itertools
 import os
 import shutil
-from collections import ChainMap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -45,8 +44,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
         kwargs: TFDS's own, such as data_dir.
 
     Raises:
-        InputError: A keypoint file for a dataset that has none apart, or records there that cannot
-            be read.
+        InputError: A keypoint file that the dataset does not take, or damaged records there.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -81,21 +79,6 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
                 f"{kwargs.get('data_dir') or 'the TFDS folder'}: {self.name} there is damaged "
                 f"({type(error).__name__}: {error}); {PREPARE_AGAIN}"
             ) from error
-
-    @classmethod
-    def open(cls, path: str | os.PathLike | None) -> RecordBuilder:
-        """The builder of a dataset that was prepared in `path`; None is TFDS's folder.
-
-        Raises:
-            InputError: Nothing is prepared there.
-        """
-        builder = cls(data_dir=None if path is None else os.path.expanduser(path))
-        if not builder.data_path.exists():
-            raise InputError(
-                f"{builder.data_dir}: no {cls.name} is prepared there; expected the files that "
-                "`fgvce prepare` writes"
-            )
-        return builder
 
     @abc.abstractmethod
     def list_images(self, files: Files, keypoints: Path | None) -> Listing:
@@ -144,22 +127,19 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     # --- the methods through which TFDS's `download_and_prepare` calls a builder ------------------
 
     def _info(self) -> tfds.core.DatasetInfo:
-        image = tfds.features.Image(doc="As distributed; empty if it was absent.")
-        boxes = tfds.features.Tensor(
-            shape=(None, 4), dtype=np.float32, doc="x, y, width, height in pixels."
-        )
-        keypoints = tfds.features.Tensor(
-            shape=(self.KEYPOINTS, 3),
-            dtype=np.float32,
-            doc="x, y in pixels as annotated, and 1 where visible; NaN, NaN, 0 where the image is "
-            "not annotated.",
-        )
         features = {
-            "image": image,
+            "image": tfds.features.Image(doc="As distributed; empty if it was absent."),
             "label": tfds.features.ClassLabel(),
             "id": tfds.features.Text(doc="Official name."),
-            "boxes": boxes,
-            "keypoints": keypoints,
+            "boxes": tfds.features.Tensor(
+                shape=(None, 4), dtype=np.float32, doc="x, y, width, height in pixels."
+            ),
+            "keypoints": tfds.features.Tensor(
+                shape=(self.KEYPOINTS, 3),
+                dtype=np.float32,
+                doc="x, y in pixels as annotated, and 1 where visible; NaN, NaN, 0 where the image "
+                "is not annotated.",
+            ),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -218,26 +198,23 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     def _log_download_bytes(self) -> None:
         pass
 
-    def _log_download_done(self) -> None:
-        pass
+    _log_download_done = _log_download_bytes
 
     # --- parts of the above -----------------------------------------------------------------------
 
     def _is_complete(self) -> bool:
         """Whether the description of the records is there, and names every class they have."""
-        if "unreadable" not in self.metadata:
-            return False
-        labels = [label for split in self.metadata["splits"].values() for label in split["labels"]]
-        return max(labels) < (self.label_feature.num_classes or 0)
+        splits = self.metadata.get("splits", {}).values()
+        labels = [label for split in splits for label in split["labels"]]
+        return bool(labels) and max(labels) < (self.label_feature.num_classes or 0)
 
     def _read_lists(self, dl_manager: Any) -> Listing:
         """The listing of the source that was given, or of the download."""
         paths = self._download(dl_manager) if self._source is None else [self._source]
-        parts = [
-            open_files(path, self.ARCHIVES, self.partial_dir, self._on_progress) for path in paths
-        ]
+        archives = self.ARCHIVES, self.partial_dir, self._on_progress
+        parts = [open_files(path, *archives) for path in paths]
         where = os.path.commonpath([part.where for part in parts])
-        files = Files(where, ChainMap(*(dict(part.stored) for part in parts)))
+        files = Files(where, {name: f for part in parts for name, f in part.stored.items()})
         self._on_progress("reading lists", 0, 1)
         listing = self.list_images(files, self._keypoints)
         self._on_progress("reading lists", 1, 1)

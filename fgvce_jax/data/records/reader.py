@@ -13,7 +13,6 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float
 from PIL import ExifTags, Image
 
-from fgvce_jax.data import keypoints as kp
 from fgvce_jax.data.decode import decode
 from fgvce_jax.data.example import Example
 from fgvce_jax.data.records.builder import PREPARE_AGAIN, RecordBuilder
@@ -41,7 +40,12 @@ class RecordDataset:
 
     def __init__(self, split: str, path: str | os.PathLike | None = None):
         self.split, self.path = split, path
-        builder: Any = self.builder_cls.open(path)  # TFDS's annotations are those of its own use
+        builder: Any = self.builder_cls(data_dir=None if path is None else os.path.expanduser(path))
+        if not builder.data_path.exists():
+            raise InputError(
+                f"{builder.data_dir}: no {builder.name} is prepared there; expected the files that "
+                "`fgvce prepare` writes"
+            )
         metadata = builder.metadata
         if split not in metadata["splits"]:
             known = ", ".join(metadata["splits"])
@@ -72,7 +76,7 @@ class RecordDataset:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
-        """`UnreadableImage` if it was when it was prepared, `InputError` if its shard is damaged."""
+        """`UnreadableImage` if it was so when prepared, `InputError` if its shard is damaged."""
         if not 0 <= index < len(self):
             raise IndexError(f"index {index}: expected 0 to {len(self) - 1}")
         id, label = self.ids[index], int(self.labels[index])
@@ -80,14 +84,12 @@ class RecordDataset:
             raise UnreadableImage(id, self._unreadable[id])
         record = self._record(index)
         image = decode(record["image"], id)
-        keypoints = None
-        if self.keypoint_names:
-            keypoints = kp.turn_upright(
-                record["keypoints"] + np.array([PIXEL_CENTRE, PIXEL_CENTRE, 0], np.float32),
-                _stored_orientation(record["image"]),
-                width=image.shape[1],
-                height=image.shape[0],
-            )
+        if not self.keypoint_names:
+            return Example(image, label, id)
+        keypoints = record["keypoints"] + np.float32([PIXEL_CENTRE, PIXEL_CENTRE, 0])
+        with Image.open(io.BytesIO(record["image"])) as file:
+            orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+        keypoints = _turn_upright(keypoints, orientation, image.shape[1], image.shape[0])
         return Example(image, label, id, keypoints)
 
     def boxes(self, index: int) -> Float[np.ndarray, "N 4"]:
@@ -111,7 +113,18 @@ class RecordDataset:
         return (type(self), (self.split, self.path))
 
 
-def _stored_orientation(encoded: bytes) -> int:
-    """The EXIF orientation of an image that `decode` can read, 1 where it has none."""
-    with Image.open(io.BytesIO(encoded)) as file:
-        return file.getexif().get(ExifTags.Base.Orientation, 1)
+def _turn_upright(
+    keypoints: Float[np.ndarray, "P 3"], orientation: int, width: int, height: int
+) -> Float[np.ndarray, "P 3"]:
+    """Keypoints of an image as stored, with that EXIF orientation, moved to where they are upright.
+
+    The width and height are the upright image's.
+    """
+    x, y, visible = np.asarray(keypoints, np.float32).T
+    if orientation in (5, 6, 7, 8):  # stored lying on a side
+        x, y = y, x
+    if orientation in (2, 3, 6, 7):
+        x = width - x
+    if orientation in (3, 4, 7, 8):
+        y = height - y
+    return np.column_stack([x, y, visible])
