@@ -71,18 +71,11 @@ def open_files(
     scratch: Path,
     on_progress: OnProgress,
 ) -> Files:
-    """List the files of a folder or an archive.
+    """The files of a folder, a .tar or a .tar.gz; `InputError` if it is absent, damaged or cut.
 
-    Args:
-        path: A folder, a .tar or a .tar.gz (.tgz).
-        archives: Archives that a folder may hold in place of their extracted content, each with a
-            regular expression that finds a name in the folder where it was extracted.
-        scratch: Where a compressed archive is uncompressed to, so that its members can be read in
-            any order.
-        on_progress: Told of the bytes of a compressed archive that are read.
-
-    Raises:
-        InputError: No such path, or an archive that is damaged or cut short.
+    `archives` are those that a folder may hold in place of their extracted content, each with a
+    regular expression that finds a name in the folder where it was extracted. A compressed archive
+    is uncompressed to `scratch`, so that its members can be read in any order.
     """
     path = Path(path).expanduser()
     if path.is_file():

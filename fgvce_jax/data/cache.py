@@ -14,11 +14,8 @@ class CachedDataset:
     """A dataset that draws its images, drawn once and kept in memory; a `Dataset`.
 
     For training, which meets every image in every epoch. Images are uint8, so 20,000 of 112 x 112
-    pixels take 750 MB. Part masks and keypoints are not kept.
-
-    Args:
-        dataset: A dataset with `images(indices)`, uint8 [b, S, S, 3].
-        advance: Called after every chunk with the number of images drawn.
+    pixels take 750 MB. Part masks and keypoints are not kept. The dataset has `images(indices)`,
+    uint8 [b, S, S, 3]; `advance` is called with the number of images drawn, chunk by chunk.
     """
 
     in_memory = True

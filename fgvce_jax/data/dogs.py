@@ -36,18 +36,8 @@ KEYPOINT_NAMES = (
         for end in ("front", "rear")
         for joint in ("paw", "middle joint", "leg top")
     ),
-    "tail start",
-    "tail end",
-    "left ear base",
-    "right ear base",
-    "nose",
-    "chin",
-    "left ear tip",
-    "right ear tip",
-    "left eye",
-    "right eye",
-    "withers",
-    "throat",
+    *("tail start", "tail end", "left ear base", "right ear base", "nose", "chin"),
+    *("left ear tip", "right ear tip", "left eye", "right eye", "withers", "throat"),
 )
 
 
@@ -104,9 +94,8 @@ class Dogs(RecordDataset):
 def read_listing(files: Files, keypoints: Path | None = None) -> Listing:
     """Read the official lists, the annotations' boxes and StanfordExtra.
 
-    Args:
-        files: Of images.tar, annotation.tar and lists.tar.
-        keypoints: StanfordExtra_v12.json; None for a listing without keypoints.
+    `files` are those of images.tar, annotation.tar and lists.tar; without `keypoints`, which is
+    StanfordExtra_v12.json, the listing has none.
 
     Raises:
         InputError: A list that is missing or of the wrong form, no annotation at all or one that
@@ -182,8 +171,7 @@ def _read_list(files: Files, name: str) -> list[tuple[str, int, str]]:
         raise InputError(f"{files.where}: no {name}; expected it there or in lists.tar")
     shown = files.shown(found[0])
     try:
-        file = io.BytesIO(files.stored[found[0]].read())
-        content = scipy.io.loadmat(file, squeeze_me=True)
+        content = scipy.io.loadmat(io.BytesIO(files.stored[found[0]].read()), squeeze_me=True)
         names, labels = (np.atleast_1d(content[key]) for key in ("file_list", "labels"))
         if len(names) != len(labels):
             raise ValueError(f"{len(names)} names and {len(labels)} labels")
@@ -204,10 +192,8 @@ def _boxes(
     """An image's boxes as x, y, width, height; and a note if its annotation has none."""
     none, name = np.zeros((0, 4), np.float32), image_name.removesuffix(".jpg")
     if name not in annotations:
-        return none, [
-            f"{where}: image {image_name} has no annotation; expected Annotation/{name}; taken "
-            "without boxes"
-        ]
+        absent = f"image {image_name} has no annotation; expected Annotation/{name}"
+        return none, [f"{where}: {absent}; taken without boxes"]
     shown = files.shown(annotations[name])
     try:
         root = ET.fromstring(files.stored[annotations[name]].read())
@@ -220,10 +206,8 @@ def _boxes(
             f"{shown}: {error}; expected an annotation with bndbox elements"
         ) from error
     if not corners:
-        return none, [
-            f"{shown}: no bndbox element, expected one for each dog; image {image_name} is taken "
-            "without boxes"
-        ]
+        empty = "no bndbox element, expected one for each dog"
+        return none, [f"{shown}: {empty}; image {image_name} is taken without boxes"]
     low, high = np.split(np.array(corners, np.float32), 2, axis=1)
     return np.concatenate([low, high - low], axis=1), []
 
@@ -231,8 +215,7 @@ def _boxes(
 def read_keypoints(path: Path) -> dict[str, tuple[int, Float[np.ndarray, "24 3"]]]:
     """StanfordExtra: image name -> (place in the file, joints as x, y, visible).
 
-    Raises:
-        InputError: Not JSON, or not of version 12, which has 24 joints an image.
+    `InputError` if it is not JSON, or not of version 12, which has 24 joints an image.
     """
     expected = f"expected {DogsBuilder.KEYPOINT_FILE}"
     try:

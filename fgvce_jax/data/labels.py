@@ -48,12 +48,9 @@ def match_labels(
 
     A class in `class_map` (see `read_class_map`) is numbered as it says, and every other one by its
     name. A classifier whose class names are "0", "1", ... has no names: it takes those of a dataset
-    with as many classes, in order, unless the dataset's names are the same numbers.
-
-    Raises:
-        InputError: A class that the classifier does not have, or has more than once; a classifier
-            without names for another number of classes; a `class_map` that cannot be read or
-            names a class that is not there.
+    with as many classes, in order, unless the dataset's names are the same numbers. `InputError`
+    where classes do not correspond: one that the classifier has not, or twice; another number
+    of classes without names; a `class_map` that cannot be read or names a class that is not there.
     """
     ours, theirs = tuple(dataset.class_names), clf.class_names
     indices = list(range(len(theirs)))
@@ -98,10 +95,7 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
     """A YAML or, by its suffix, JSON file: class of the dataset -> the classifier's name or index.
 
     Everything in it is taken as text, so that classes called 001, no or 1.0 stay what they are.
-
-    Raises:
-        InputError: A file that cannot be read or holds anything else, or a class that is there
-            twice.
+    `InputError` if it cannot be read, holds anything else, or has a class twice.
     """
     try:
         text = Path(path).expanduser().read_text("utf-8")

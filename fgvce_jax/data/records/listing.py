@@ -27,9 +27,8 @@ class ListedImage:
         file: None if it is not there.
         where: The line that lists it, for messages.
         label: Index of its class.
-        boxes: float32 [N, 4]: x, y, width, height in pixels.
-        keypoints: floating point [P, 3]: x, y in pixels and visible, as annotated; NaN, NaN, 0
-            where the image is not annotated.
+        boxes: x, y, width, height in pixels.
+        keypoints: x, y in pixels and visible, as annotated; NaN, NaN, 0 where nobody did.
         keypoints_where: Where keypoint p is annotated, for messages.
     """
 
@@ -44,13 +43,10 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that the official files hold besides the images.
+    """Everything that the official files hold besides the images, which are in official order.
 
-    Attributes:
-        class_names: Official class names, by label.
-        keypoint_names: A name per keypoint; empty where the user gave no keypoint file.
-        splits: The images of each split, in official order.
-        notes: Faults of single images, as far as the lists show them.
+    Names of the classes are by label; of the keypoints there are none without a keypoint file. The
+    notes are of faults of single images, as far as the lists show them.
     """
 
     class_names: Sequence[str]
@@ -60,7 +56,7 @@ class Listing:
 
     @property
     def images(self) -> list[ListedImage]:
-        """Those of all splits, one split after the other."""
+        """Those of all splits."""
         return list(itertools.chain(*self.splits.values()))
 
     def fingerprint(self) -> str:
@@ -80,11 +76,10 @@ def check_images(listing: Listing, on_progress: OnProgress) -> tuple[dict[str, s
     Returns, by id, where an image is listed and why it cannot be read; and notes for the user, of
     these and of the keypoints.
     """
-    unreadable, notes = {}, []
-    images = listing.images
+    unreadable, notes, images = {}, [], listing.images
     with ThreadPool() as pool:
-        sizes = pool.imap(_size, images)
-        for number, (image, found) in enumerate(zip(images, sizes, strict=True), start=1):
+        sizes = zip(images, pool.imap(_size, images), strict=True)
+        for number, (image, found) in enumerate(sizes, start=1):
             on_progress("checking images", number, len(images))
             if isinstance(found, str):
                 unreadable[image.id] = f"{image.where}: {found}"
