@@ -43,7 +43,7 @@ class Digits:
         if size < 8:
             raise InputError(f"digits: size {size}; expected at least 8 pixels")
         self.size = size
-        digits = load_digits()
+        digits = cast(Any, load_digits())  # a Bunch, unless asked for a tuple
         places = [np.flatnonzero(digits.target == digit) for digit in range(10)]
         is_test = np.isin(np.arange(len(digits.target)), np.concatenate([p[4::5] for p in places]))
         kept = np.flatnonzero(is_test == (split == "test"))
