@@ -86,7 +86,7 @@ def open_files(
     for name, extracted in archives.items():
         if (path / name).is_file() and not files.matching(extracted):
             packed = _list_archive(path / name, scratch, on_progress)
-            files = Files(files.where, packed | files.stored)
+            files = Files(files.where, {**packed, **files.stored})
     return files
 
 

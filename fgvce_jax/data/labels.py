@@ -103,8 +103,8 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
             pairs = json.loads(text, object_pairs_hook=tuple, parse_int=str, parse_float=str)
         else:  # a node holds a scalar's own text, before YAML makes a number or a truth value of it
             root = yaml.compose(text, yaml.SafeLoader)
-            is_map = isinstance(root, yaml.MappingNode)
-            pairs = is_map and tuple((key.value, value.value) for key, value in root.value)
+            nodes = root.value if isinstance(root, yaml.MappingNode) else ()
+            pairs = tuple((key.value, value.value) for key, value in nodes)
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"class_map {path}: cannot be read ({why})") from error

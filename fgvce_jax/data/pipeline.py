@@ -137,12 +137,8 @@ def random_resized_crop(
     return np.asarray(window), keypoints
 
 
-class _Item(NamedTuple):
-    index: int
-    image: np.ndarray
-    label: int
-    id: str
-    keypoints: np.ndarray | None
+# An image's fields of a `Batch`.
+_Item = tuple[int, np.ndarray, int, str, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -177,7 +173,7 @@ class _Load:
                 height, width = image.shape[:2]
                 points = move_keypoints(points, height, width, size, self.resize_to)
             image = preprocess(image, size, self.resize_to)
-        return _Item(index, image, int(example.label), example.id, points)
+        return index, image, int(example.label), example.id, points
 
 
 # --- streams ------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from fgvce_jax.data.archive import open_files
 from fgvce_jax.data.cub import Cub, read_listing
 from fgvce_jax.data.pipeline import batches
 from fgvce_jax.data.prepare import prepare
-from fgvce_jax.data.records import builder, shards
+from fgvce_jax.data.records import builder
 from fgvce_jax.errors import InputError, UnreadableImage
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "CUB_200_2011"
@@ -231,7 +231,7 @@ def test_what_killed_preparations_left_half_written_is_removed(source, copy, tmp
         prepare("cub", copy, tmp_path / "out")
     assert [p for p in partial_dir.rglob("*") if p.is_file()] == [whole]
     with (
-        shards.locked(partial_dir),
+        builder.locked(partial_dir),
         pytest.raises(InputError, match="another process prepares this dataset there"),
     ):
         prepare("cub", source, tmp_path / "out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 from fgvce_jax.data.archive import OnProgress, StoredFile
 from fgvce_jax.data.decode import decode
 from fgvce_jax.errors import UnreadableImage
+from fgvce_jax.files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,10 @@ class Listing:
 
     def fingerprint(self) -> str:
         """Changes with anything that the records depend on, short of the images' pixels."""
-        digest = hashlib.sha256(repr((self.class_names, self.keypoint_names)).encode())
-        for split, images in self.splits.items():
-            for image in images:
-                size = image.file.size if image.file else None
-                digest.update(repr((split, image.id, image.label, size)).encode())
-                digest.update(image.boxes.tobytes() + image.keypoints.tobytes())
-        return digest.hexdigest()[:12]
+        files = [image.file and image.file.size for image in self.images]
+        images = [(i.id, i.label, i.boxes, i.keypoints) for i in self.images]
+        counts = {split: len(images) for split, images in self.splits.items()}
+        return fingerprint(self.class_names, self.keypoint_names, counts, files, images)
 
 
 def check_images(listing: Listing, on_progress: OnProgress) -> tuple[dict[str, str], list[str]]:

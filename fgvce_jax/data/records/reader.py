@@ -86,7 +86,7 @@ class RecordDataset:
         image = decode(record["image"], id)
         if not self.keypoint_names:
             return Example(image, label, id)
-        keypoints = record["keypoints"] + np.float32([PIXEL_CENTRE, PIXEL_CENTRE, 0])
+        keypoints = record["keypoints"] + np.array([PIXEL_CENTRE, PIXEL_CENTRE, 0], np.float32)
         with Image.open(io.BytesIO(record["image"])) as file:
             orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
         keypoints = _turn_upright(keypoints, orientation, image.shape[1], image.shape[0])
