@@ -50,7 +50,8 @@ def merge_parts(
         for part in _in_order(folder / "parts", num_parts):
             read = part.filter(pc.field("status") != "skipped")
             found = part.filter(pc.field("status").isin(("explained", "no_reference")))
-            tables["maps"].write_table(_maps(found, schemas["maps"]))
+            if len(found):  # pyarrow makes no empty tensors
+                tables["maps"].write_table(_maps(found, schemas["maps"]))
             for name in ("target", "predicted"):
                 found = found.append_column(f"{name}_name", names.take(found[name]))
             tables["explanations"].write_table(found.select(EXPLANATIONS.names).cast(EXPLANATIONS))
@@ -120,6 +121,4 @@ def _maps(found: pa.Table, schema: pa.Schema) -> pa.Table:
         absent = np.full((len(found), *field.type.shape), np.nan, np.float32)
         return pa.FixedShapeTensorArray.from_numpy_ndarray(absent)
 
-    if not len(found):
-        return schema.empty_table()
     return pa.table([column(field) for field in schema], schema=schema)
