@@ -3,10 +3,12 @@
     maps = METHODS["scout"](clf, images, classes, contrast_classes, bank=bank, **options)
 
 Images are float32 [B, H, W, 3] in [0, 1]; `classes` and `contrast_classes` int32 [B], the class P
-and the class Q that it is held against. The maps are float32, [B, n, n] for a method of cells and
-[B, H, W] for one of pixels (those of fgcam lie between, [B, m, m] for a stage of m x m). A method
-takes from this what its record's `needs` names, so that all can be called alike. Every method is
-jitted, with the classifier as an argument; options that change shapes are static.
+to explain in each image, usually the predicted one, and the class Q that it is held against; `bank`
+has candidate cells, from `fgvce_jax.build_bank` with the same classifier. The maps are float32,
+[B, n, n] for a method of cells and [B, H, W] for one of pixels (those of fgcam lie between,
+[B, m, m] for a stage of m x m). A method takes from this what its record's `needs` names, so that
+all can be called alike; its function's docstring explains its options. Every method is jitted, with
+the classifier as an argument; options that change shapes are static.
 
 To add one, write its file and add its record to `METHODS`.
 """
@@ -35,11 +37,10 @@ class Method:
 
     Attributes:
         name: Its key in the registry.
-        module: Where it is defined; imported when it is first used.
+        module: Where it is defined in this package; imported when it is first used.
         label: Its name in a table.
         paper: Where it was published.
-        explains: The class that its maps explain: "P", the class asked about, or "Q", the contrast
-            class.
+        explains: The class that its maps explain, P or Q.
         needs: Beyond the classifier, images and classes: "contrast" classes, a "bank" of candidate
             cells for them, or a bank of "all_cells" of the references (built with `top_m=None`).
         function: Its name in the module, where that differs from `name`.
@@ -54,8 +55,9 @@ class Method:
     function: str | None = None
 
     def load(self) -> Callable[..., Any]:
-        """The function itself, whose docstring explains the options."""
-        return getattr(importlib.import_module(self.module), self.function or self.name)
+        """The function itself."""
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        return getattr(module, self.function or self.name)
 
     def __call__(
         self,
@@ -69,14 +71,6 @@ class Method:
     ) -> Float[Array, "B h w"]:
         """Attribution maps of a batch.
 
-        Args:
-            clf: The classifier.
-            images: float32 in [0, 1].
-            classes: P, the class to explain in each image, usually the predicted one.
-            contrast_classes: Q, the class that P is held against.
-            bank: Candidate cells, from `fgvce_jax.build_bank` with the same classifier.
-            options: The method's own.
-
         Raises:
             InputError: Something that the method needs is not given, an option that it does not
                 have, or whatever the method refuses.
@@ -87,8 +81,12 @@ class Method:
             if contrast_classes is None:
                 raise InputError(f"{self.name}: expected contrast_classes, the class Q of each")
             given["contrast_classes"] = contrast_classes
-        if self.needs & {"bank", "all_cells"}:
-            given["bank"] = self._checked(bank)
+        all_cells = "all_cells" in self.needs
+        if all_cells or "bank" in self.needs:
+            if bank is None or (all_cells and bank.config.top_m is not None):
+                kind = "all cells, built with top_m None" if all_cells else "candidates"
+                raise InputError(f"{self.name}: expected a bank of {kind}, given as bank")
+            given["bank"] = bank
         parameters = inspect.signature(function).parameters
         unknown = sorted(set(options) - set(parameters))
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -96,13 +94,6 @@ class Method:
             expected = ", ".join(own) or "none"
             raise InputError(f"{self.name}: unknown option {unknown[0]!r}; expected {expected}")
         return function(clf, images, classes, **given, **options)
-
-    def _checked(self, bank: Bank | None) -> Bank:
-        all_cells = "all_cells" in self.needs
-        if bank is None or (all_cells and bank.config.top_m is not None):
-            kind = "bank of all cells, built with top_m None" if all_cells else "bank of candidates"
-            raise InputError(f"{self.name}: expected a {kind}, given as bank")
-        return bank
 
 
 class UnknownMethod(InputError, KeyError):
@@ -120,66 +111,38 @@ class _Registry(dict[str, Method]):
         raise UnknownMethod(f"method {name!r}: expected one of {', '.join(self)}{hint}")
 
 
-def _method(
-    name: str, file: str, label: str, paper: str, *needs: Need, explains: Any = "P", function=None
-) -> tuple[str, Method]:
-    module = f"{__name__}.{file}"
-    return name, Method(name, module, label, paper, explains, frozenset(needs), function)
+_PAIR: frozenset[Need] = frozenset({"contrast"})
+_BEST: frozenset[Need] = _PAIR | {"bank"}
+_EVERY: frozenset[Need] = _PAIR | {"all_cells"}
 
-
-METHODS: dict[str, Method] = _Registry(
-    [
-        # one class
-        _method("gbp", "gbp", "GBP", "Springenberg et al., ICLR workshop 2015"),
-        _method("ig", "ig", "IG", "Sundararajan et al., ICML 2017"),
-        _method("rise", "rise", "RISE", "Petsiuk et al., BMVC 2018"),
-        _method("ep", "ep", "EP", "Fong et al., ICCV 2019"),
-        _method("gradcam", "cams", "GradCAM", "Selvaraju et al., ICCV 2017"),
-        _method("gradcampp", "cams", "GradCAM++", "Chattopadhyay et al., WACV 2018"),
-        _method("scorecam", "scorecam", "ScoreCAM", "Wang et al., CVPR workshop 2020"),
-        _method("layercam", "cams", "LayerCAM", "Jiang et al., TIP 2021"),
-        _method("fgcam", "fgcam", "FG-CAM", "Qiu et al., 2023"),
-        _method("calm", "calm", "CALM", "Kim et al., ICCV 2021"),
-        _method(
-            "contributions",
-            "fgvce",
-            "Contributions",
-            "Zhang et al., Eq. 1-4",
-            function="contribution_maps",
-        ),
-        # a class against another
-        _method("ce", "ce", "CE", "Prabhushankar et al., ICIP 2020", "contrast"),
-        _method("scout", "scout", "SCOUT", "Wang & Vasconcelos, CVPR 2020", "contrast"),
-        _method("cce", "cce", "CCE", "Wang et al., ICCV 2023", "contrast"),
-        _method(
-            "cve", "cve", "CVE", "Goyal et al., ICML 2019", "contrast", "all_cells", explains="Q"
-        ),
-        _method(
-            "cve_semantic",
-            "cve",
-            "CVE-semantic",
-            "Vandenhende et al., ECCV 2022",
-            "contrast",
-            "all_cells",
-            explains="Q",
-        ),
-        _method(
-            "fgvce_invariant",
-            "fgvce",
-            "FG-VCE invariant",
-            "Zhang et al., Eq. 10",
-            "contrast",
-            "bank",
-        ),
-        _method(
-            "fgvce_dominant",
-            "fgvce",
-            "FG-VCE dominant",
-            "Zhang et al., Eq. 11",
-            "contrast",
-            "bank",
-            explains="Q",
-        ),
-    ]
+_RECORDS = (
+    # one class
+    Method("gbp", "gbp", "GBP", "Springenberg et al., ICLR workshop 2015"),
+    Method("ig", "ig", "IG", "Sundararajan et al., ICML 2017"),
+    Method("rise", "rise", "RISE", "Petsiuk et al., BMVC 2018"),
+    Method("ep", "ep", "EP", "Fong et al., ICCV 2019"),
+    Method("gradcam", "cams", "GradCAM", "Selvaraju et al., ICCV 2017"),
+    Method("gradcampp", "cams", "GradCAM++", "Chattopadhyay et al., WACV 2018"),
+    Method("scorecam", "scorecam", "ScoreCAM", "Wang et al., CVPR workshop 2020"),
+    Method("layercam", "cams", "LayerCAM", "Jiang et al., TIP 2021"),
+    Method("fgcam", "fgcam", "FG-CAM", "Qiu et al., 2023"),
+    Method("calm", "calm", "CALM", "Kim et al., ICCV 2021"),
+    Method(
+        "contributions",
+        "fgvce",
+        "Contributions",
+        "Zhang et al., Eq. 1-4",
+        function="contribution_maps",
+    ),
+    # a class against another
+    Method("ce", "ce", "CE", "Prabhushankar et al., ICIP 2020", "P", _PAIR),
+    Method("scout", "scout", "SCOUT", "Wang & Vasconcelos, CVPR 2020", "P", _PAIR),
+    Method("cce", "cce", "CCE", "Wang et al., ICCV 2023", "P", _PAIR),
+    Method("cve", "cve", "CVE", "Goyal et al., ICML 2019", "Q", _EVERY),
+    Method("cve_semantic", "cve", "CVE-semantic", "Vandenhende et al., ECCV 2022", "Q", _EVERY),
+    Method("fgvce_invariant", "fgvce", "FG-VCE invariant", "Zhang et al., Eq. 10", "P", _BEST),
+    Method("fgvce_dominant", "fgvce", "FG-VCE dominant", "Zhang et al., Eq. 11", "Q", _BEST),
 )
+
+METHODS: dict[str, Method] = _Registry((method.name, method) for method in _RECORDS)
 """By name. An unknown one raises `UnknownMethod`, an `InputError` and a KeyError."""

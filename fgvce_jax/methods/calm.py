@@ -17,21 +17,6 @@ from fgvce_jax.heads.calm import of_class
 from fgvce_jax.models.classifier import Classifier
 
 
-def calm_head(clf: Classifier) -> CalmHead:
-    """The classifier's CALM head.
-
-    Raises:
-        InputError: It has none.
-    """
-    head = clf.head.function if isinstance(clf.head, Direct) else clf.head
-    if not isinstance(head, CalmHead):
-        raise InputError(
-            f"calm: the classifier's head is a {type(head).__name__}, expected a CalmHead; "
-            "train one with `fgvce train --head calm_em` (or calm_ml)"
-        )
-    return head
-
-
 @jax.jit
 def calm(
     clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
@@ -40,15 +25,15 @@ def calm(
 
     Its sum over the cells is the classifier's p(c | x).
 
-    Args:
-        clf: A classifier with a `CalmHead`.
-        images: float32 in [0, 1].
-        classes: The class c of each image.
-
     Raises:
-        InputError: The classifier has another head.
+        InputError: The classifier's head is no `CalmHead`.
     """
-    head = calm_head(clf)
+    head = clf.head.function if isinstance(clf.head, Direct) else clf.head
+    if not isinstance(head, CalmHead):
+        raise InputError(
+            f"calm: the classifier's head is a {type(head).__name__}, expected a CalmHead; "
+            "train one with `fgvce train --head calm_em` (or calm_ml)"
+        )
     with jax.default_matmul_precision("highest"):
         joint = head.joint(clf.features(images))
     return jnp.exp(of_class(joint, classes))

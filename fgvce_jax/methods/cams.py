@@ -1,8 +1,8 @@
 """Class activation maps weighted by gradients: GradCAM (Selvaraju et al., ICCV 2017), GradCAM++
 (Chattopadhyay et al., WACV 2018) and LayerCAM (Jiang et al., TIP 2021).
 
-Each is ReLU(sum_c w_c h_c), h the cells and w made of the gradient g of the class logit with
-respect to them. A *weighting* maps (h, g) of one sample to w, [n, n, C] or [C].
+Each is ReLU(sum_c w_c h_c), not normalised, h the cells and w made of the gradient g of the class
+logit with respect to them. A *weighting* maps (h, g) of one sample to w, [n, n, C] or [C].
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.methods.scores import cell_gradients, pick
+from fgvce_jax.methods.scores import pick
 from fgvce_jax.models.classifier import Classifier
 
 Weighting = Callable[[Float[Array, "n n C"], Float[Array, "n n C"]], Any]
@@ -23,14 +23,14 @@ Weighting = Callable[[Float[Array, "n n C"], Float[Array, "n n C"]], Any]
 def gradcam_weights(
     cells: Float[Array, "n n C"], gradient: Float[Array, "n n C"]
 ) -> Float[Array, "C"]:
-    """The gradient's mean over cells."""
+    """GradCAM: the gradient's mean over cells."""
     return gradient.mean((0, 1))
 
 
 def gradcampp_weights(
     cells: Float[Array, "n n C"], gradient: Float[Array, "n n C"]
 ) -> Float[Array, "C"]:
-    """sum_ij alpha ReLU(g), alpha = g^2 / (2 g^2 + sum_ab h g^3), and 0 where that is 0 / 0."""
+    """GradCAM++: sum_ij alpha ReLU(g), alpha = g^2 / (2 g^2 + sum_ab h g^3), 0 for 0 / 0."""
     square = gradient**2
     divisor = 2 * square + (cells * gradient**3).sum((0, 1))
     alpha = jnp.where(divisor != 0, square / jnp.where(divisor != 0, divisor, 1), 0)
@@ -40,7 +40,7 @@ def gradcampp_weights(
 def layercam_weights(
     cells: Float[Array, "n n C"], gradient: Float[Array, "n n C"]
 ) -> Float[Array, "n n C"]:
-    """The gradient's positive part, cell by cell."""
+    """LayerCAM: the gradient's positive part, cell by cell."""
     return jax.nn.relu(gradient)
 
 
@@ -51,39 +51,24 @@ def weighted_cells(
     classes: Int[Array, "B"],
 ) -> Float[Array, "B n n C"]:
     """The terms w_c h_c of a map, before their sum over channels."""
-    gradients = cell_gradients(head, cells, lambda logits: pick(logits, classes))
+    gradients = jax.grad(lambda h: pick(head(h), classes).sum())(cells)
     return jax.vmap(lambda h, g: weighting(h, g) * h)(cells, gradients)
 
 
-def _cam(
-    weighting: Weighting,
-    clf: Classifier,
-    images: Float[Array, "B H W 3"],
-    classes: Int[Array, "B"],
-) -> Float[Array, "B n n"]:
-    terms = weighted_cells(weighting, clf.head, clf.features(images), classes)
-    return jax.nn.relu(terms.sum(-1))
+def _method(weighting: Weighting) -> Callable[..., Any]:
+    def cam(
+        clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
+    ) -> Float[Array, "B n n"]:
+        terms = weighted_cells(weighting, clf.head, clf.features(images), classes)
+        return jax.nn.relu(terms.sum(-1))
+
+    cam.__doc__ = weighting.__doc__
+    return jax.jit(cam)
 
 
-@jax.jit
-def gradcam(
-    clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
-) -> Float[Array, "B n n"]:
-    """ReLU(sum_c mean_ij(g_c) h_c): GradCAM, not normalised."""
-    return _cam(gradcam_weights, clf, images, classes)
-
-
-@jax.jit
-def gradcampp(
-    clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
-) -> Float[Array, "B n n"]:
-    """ReLU(sum_c w_c h_c) with w of `gradcampp_weights`: GradCAM++, not normalised."""
-    return _cam(gradcampp_weights, clf, images, classes)
-
-
-@jax.jit
-def layercam(
-    clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
-) -> Float[Array, "B n n"]:
-    """ReLU(sum_c ReLU(g_c) h_c), weighted cell by cell: LayerCAM, not normalised."""
-    return _cam(layercam_weights, clf, images, classes)
+WEIGHTINGS = {
+    "gradcam": gradcam_weights,
+    "gradcampp": gradcampp_weights,
+    "layercam": layercam_weights,
+}
+gradcam, gradcampp, layercam = map(_method, WEIGHTINGS.values())

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.methods.cams import gradcam
 from fgvce_jax.methods.fgvce import Attribution
-from fgvce_jax.methods.sp import with_sp
+from fgvce_jax.methods.scores import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 
@@ -50,7 +50,7 @@ def pgd(
     image's attack ends as soon as its target is predicted.
 
     Args:
-        clf: The classifier.
+        clf: Any classifier.
         images: float32 in [0, 1].
         targets: The class each should be classified as.
         eps: Largest change of a value, in units of [0, 1].
@@ -110,16 +110,11 @@ def cce(
     Where the attack fails, `attacked` is its last image.
 
     Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
-        classes: P, the predicted class.
-        contrast_classes: Q, the class that should be predicted.
         region: Which of the two maps.
         attribution: The saliency M (Fig. 3 of FG-VCE compares several).
         eps, step, steps, noise: The attack, see `pgd`.
-        sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
-            max-normalised contributions to the class it explains, in the image of which that class
-            is predicted: P in the original, Q in the attacked one. None is the method itself.
+        sp_sigma: That of `with_sp`, by the contributions to the class that the map explains, in
+            the image of which that class is predicted: P in the original, Q in the attacked one.
     """
     attacked = pgd(
         clf, images, contrast_classes, eps=eps, step=step, steps=steps, noise=noise

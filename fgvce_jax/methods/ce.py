@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.cams import gradcam_weights
-from fgvce_jax.methods.sp import with_sp
+from fgvce_jax.methods.scores import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 
@@ -23,15 +23,8 @@ def ce(
 ) -> Float[Array, "B n n"]:
     """GradCAM of the cross-entropy J(logits, Q) in the place of a class logit; 0 or more.
 
-    High where a stronger activation would move the model further from Q.
-
-    Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
-        classes: P, the predicted class; only "+SP" needs it.
-        contrast_classes: Q, the class it is held against.
-        sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
-            max-normalised contributions of P. None is the method itself.
+    High where a stronger activation would move the model further from Q. `sp_sigma` is that of
+    `with_sp`, by the contributions to P; nothing else depends on P.
     """
     cells = clf.features(images)
 

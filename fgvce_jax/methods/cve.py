@@ -29,7 +29,6 @@ from fgvce_jax.search import (
     Counterfactual,
     Problem,
     Proposal,
-    Propose,
     SearchState,
     cosine,
     edit_similarity,
@@ -41,18 +40,15 @@ from fgvce_jax.search import (
 TIE = 1e-5
 """Objectives closer than this are a tie: float32 sums over the classes cannot separate them."""
 
-PairScores = Callable[[Any], Any]
-"""Rows [n^2, D] of the current feature map -> log p_target of every single edit, [n^2, N]."""
 
-
-def pair_scores(problem: Problem, chunk: int) -> PairScores:
-    """How to score all pairs of a cell and a candidate: one matrix product, or in chunks."""
+def pair_scores(problem: Problem, chunk: int) -> Callable[[Any], Any]:
+    """Rows [n^2, D] of the current feature map -> log p_target of every single edit, [n^2, N]."""
     if isinstance(problem.head, PooledLinear):
         return _factored_scores(problem)
     return partial(_tried_scores, problem, chunk)
 
 
-def _factored_scores(problem: Problem) -> PairScores:
+def _factored_scores(problem: Problem) -> Callable[[Any], Any]:
     """1 / p_target = sum_k exp(z_k - z_target), and z is a sum of a cell's and a candidate's part.
 
     So the sum over classes is a product of two matrices, each shifted to at most 1. It vanishes
@@ -92,11 +88,18 @@ def _tried_scores(
     return jax.lax.map(of_cell, jnp.arange(len(rows)))
 
 
-def pair_proposal(problem: Problem, bonus: Float[Array, "cells N"], chunk: int) -> Propose:
-    """The allowed pair with the highest log p_target + bonus.
+def pair_edits(
+    problem: Problem,
+    allowed: Bool[Array, "cells N"],
+    bonus: Float[Array, "cells N"],
+    max_iterations: int,
+    chunk: int,
+) -> Counterfactual:
+    """Greedy edits, each the allowed pair with the highest log p_target + bonus.
 
     Ties go to the lowest index, cells before candidates.
     """
+    check_chunk(chunk)
     head, candidates = problem.head, problem.candidates
     scores = pair_scores(problem, chunk)
 
@@ -108,24 +111,8 @@ def pair_proposal(problem: Problem, bonus: Float[Array, "cells N"], chunk: int) 
         row = head.place(vector, prepared, cell)[0]
         return Proposal(cell, best, row, head.logits(state.rows.at[cell].set(row)))
 
-    return propose
-
-
-def pair_edits(
-    problem: Problem,
-    allowed: Bool[Array, "cells N"],
-    bonus: Float[Array, "cells N"],
-    max_iterations: int,
-    chunk: int,
-) -> Counterfactual:
-    """The greedy edits of `pair_proposal`, each cell and each candidate at most once."""
-    check_chunk(chunk)
-    propose = pair_proposal(problem, bonus, chunk)
     end = greedy_edits(problem, propose, allowed, max_iterations, reuse=False)
     return result(problem, end, edit_similarity(end, similarities(problem)))
-
-
-# --- Goyal et al. -------------------------------------------------------------------------------
 
 
 def cve_edits(
@@ -146,30 +133,6 @@ def cve_edits(
     return pair_edits(problem, allowed, jnp.zeros(shape), max_iterations, chunk)
 
 
-# --- Vandenhende et al. -------------------------------------------------------------------------
-
-
-def semantic_terms(
-    cells: Float[Array, "cells A"],
-    candidates: Float[Array, "N A"],
-    valid: Bool[Array, "N"],
-    weight: float,
-    temperature: float,
-    share: float,
-) -> tuple[Bool[Array, "cells N"], Float[Array, "cells N"]]:
-    """(allowed, bonus) of CVE-semantic from auxiliary features.
-
-    The bonus is `weight` * log softmax over the candidates of cosine / `temperature`; allowed is
-    the `share` of pairs with the highest cosine, ties to the lowest index.
-    """
-    alike = jnp.where(valid, cosine(cells, candidates, jnp.linalg.norm(candidates, axis=-1)), -2)
-    bonus = weight * jax.nn.log_softmax(alike / temperature, axis=-1, where=valid)
-    order = jnp.argsort(-alike.reshape(-1), stable=True)
-    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size))
-    kept = jnp.round(share * len(cells) * valid.sum())
-    return (rank.reshape(alike.shape) < kept) & valid, jnp.where(valid, bonus, 0)
-
-
 def cve_semantic_edits(
     problem: Problem,
     auxiliary_cells: Float[Array, "n n A"] | None = None,
@@ -187,26 +150,24 @@ def cve_semantic_edits(
         problem: The image and its candidates.
         auxiliary_cells: Features that distinguish parts, at each cell; by default the cells.
         auxiliary_candidates: The same of each candidate; by default the candidates.
-        weight: Lambda, of the semantic term.
-        temperature: Of its softmax over the candidates.
+        weight: Lambda, of the semantic term: the log softmax of the cosines over the candidates.
+        temperature: Of that softmax.
         share: Of all pairs, how many may be exchanged: those most alike, in (0, 1].
         max_iterations, chunk: As in `cve_edits`.
 
     Raises:
         InputError: A chunk below 1.
     """
-    cells, candidates = problem.cells, problem.candidates
-    of_cells = cells if auxiliary_cells is None else auxiliary_cells
-    of_candidates = candidates.cells if auxiliary_candidates is None else auxiliary_candidates
-    allowed, bonus = semantic_terms(
-        of_cells.reshape(len(problem.rows), -1),
-        of_candidates,
-        candidates.valid,
-        weight,
-        temperature,
-        share,
-    )
-    return pair_edits(problem, allowed, bonus, max_iterations, chunk)
+    valid = problem.candidates.valid
+    cells = problem.cells if auxiliary_cells is None else auxiliary_cells
+    cells = cells.reshape(len(problem.rows), -1)
+    held = problem.candidates.cells if auxiliary_candidates is None else auxiliary_candidates
+    alike = jnp.where(valid, cosine(cells, held, jnp.linalg.norm(held, axis=-1)), -2)
+    bonus = weight * jax.nn.log_softmax(alike / temperature, axis=-1, where=valid)
+    order = jnp.argsort(-alike.reshape(-1), stable=True)  # ties to the lowest index
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size)).reshape(alike.shape)
+    allowed = (rank < jnp.round(share * len(cells) * valid.sum())) & valid
+    return pair_edits(problem, allowed, jnp.where(valid, bonus, 0), max_iterations, chunk)
 
 
 def auxiliary_bank(
@@ -236,6 +197,22 @@ def auxiliary_bank(
 # --- a batch ------------------------------------------------------------------------------------
 
 
+@partial(jax.jit, static_argnames=("edits", "share", "max_iterations", "chunk"))
+def _batch(
+    edits: Callable[..., Counterfactual],
+    clf: Classifier,
+    images: Any,
+    targets: Any,
+    candidates: Candidates,
+    *auxiliary: Any,
+    **options: Any,
+) -> Counterfactual:
+    """`edits` of every image, one after another, so that none waits for the longest search."""
+    head, cells = searchable(clf.head), clf.features(images)
+    search = partial(edits, **options)
+    return each_problem(search, head, candidates, cells, targets, 1, *auxiliary)
+
+
 def cve_counterfactuals(
     clf: Classifier,
     images: Float[Any, "B H W 3"],
@@ -244,18 +221,8 @@ def cve_counterfactuals(
     bank: Bank,
     **options: Any,
 ) -> Counterfactual:
-    """`cve_edits` of a batch, with the bank's candidates; every field gains a leading axis B.
-
-    Searched one image after another, so that no image waits for the longest search.
-    """
-    return _cve_batch(clf, images, targets, bank.for_targets(targets), **options)
-
-
-@partial(jax.jit, static_argnames=("max_iterations", "chunk"))
-def _cve_batch(clf: Classifier, images: Any, targets: Any, candidates: Candidates, **options: Any):
-    edits = partial(cve_edits, **options)
-    head, cells = searchable(clf.head), clf.features(images)
-    return each_problem(edits, head, candidates, cells, targets, chunk=1)
+    """`cve_edits` of a batch, with the bank's candidates; every field gains a leading axis B."""
+    return _batch(cve_edits, clf, images, targets, bank.for_targets(targets), **options)
 
 
 def cve_semantic_counterfactuals(
@@ -286,21 +253,7 @@ def cve_semantic_counterfactuals(
         served = jnp.asarray(auxiliary_candidates)[np.maximum(np.asarray(bank.group)[targets], 0)]
         semantic = (auxiliary(images), served)
     candidates = bank.for_targets(targets)
-    return _cve_semantic_batch(clf, images, targets, candidates, semantic, **options)
-
-
-@partial(jax.jit, static_argnames=("share", "max_iterations", "chunk"))
-def _cve_semantic_batch(
-    clf: Classifier,
-    images: Any,
-    targets: Any,
-    candidates: Candidates,
-    semantic: tuple[Any, ...],
-    **options: Any,
-):
-    edits = partial(cve_semantic_edits, **options)
-    head, cells = searchable(clf.head), clf.features(images)
-    return each_problem(edits, head, candidates, cells, targets, 1, *semantic)
+    return _batch(cve_semantic_edits, clf, images, targets, candidates, *semantic, **options)
 
 
 def edit_map(found: Counterfactual, n: int) -> Float[Array, "n n"]:
@@ -324,16 +277,7 @@ def cve(
 ) -> Float[Array, "B n n"]:
     """The gain of p_Q by each edit of Goyal et al., at the cell it replaced; explains Q.
 
-    Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
-        classes: P; the edits do not depend on it.
-        contrast_classes: Q, the class each image should be classified as.
-        bank: Candidates, built with `top_m=None`.
-        options: Those of `cve_edits`.
-
-    Raises:
-        InputError: A chunk below 1.
+    The bank is built with `top_m=None`; options of `cve_edits`. P plays no part.
     """
     return _edit_maps(cve_counterfactuals(clf, images, contrast_classes, bank=bank, **options))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.scores import image_gradients
 from fgvce_jax.models.classifier import Classifier
@@ -17,19 +17,10 @@ def guided_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jax.nn.relu(x)
 
 
-def _forward(
-    x: Float[Array, "*shape"],
-) -> tuple[Float[Array, "*shape"], Bool[Array, "*shape"]]:
-    return jax.nn.relu(x), x > 0
-
-
-def _backward(
-    active: Bool[Array, "*shape"], gradient: Float[Array, "*shape"]
-) -> tuple[Float[Array, "*shape"]]:
-    return (jnp.where(active, jax.nn.relu(gradient), 0),)
-
-
-guided_relu.defvjp(_forward, _backward)
+guided_relu.defvjp(
+    fwd=lambda x: (jax.nn.relu(x), x > 0),
+    bwd=lambda active, gradient: (jnp.where(active, jax.nn.relu(gradient), 0),),
+)
 
 
 @jax.jit
@@ -38,12 +29,7 @@ def gbp(
 ) -> Float[Array, "B H W"]:
     """Guided gradient of the class logit, summed over channels in absolute value.
 
-    Args:
-        clf: A classifier of this package, whose ReLUs can be replaced.
-        images: In [0, 1].
-        classes: The class that each map explains.
-
     Raises:
-        InputError: The classifier is made of the user's own functions.
+        InputError: A classifier of the user's own functions, whose ReLUs cannot be replaced.
     """
     return jnp.abs(image_gradients(with_activation(clf, guided_relu), images, classes)).sum(-1)

@@ -15,16 +15,11 @@ from fgvce_jax.models.classifier import Classifier
 
 
 def _middle(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
+    return np.arange(1 - steps, steps, 2) / steps, np.full(steps, 2 / steps)
 
 
-def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    return (nodes + 1) / 2, weights / 2
-
-
-# Points in [0, 1] and their weights, which sum to 1.
-RULES = {"middle": _middle, "gauss_legendre": _gauss_legendre}
+# From a number of steps, points in [-1, 1] and their weights, which sum to 2.
+RULES = {"middle": _middle, "gauss_legendre": np.polynomial.legendre.leggauss}
 
 
 @partial(jax.jit, static_argnames=("steps", "rule"))
@@ -38,26 +33,23 @@ def ig(
 ) -> Float[Array, "B H W"]:
     """Integral of the class logit's gradient on the way from black, times the image.
 
+    Summed over channels in absolute value.
+
     Args:
-        clf: Any classifier.
-        images: In [0, 1].
-        classes: The class that each map explains.
         steps: Points on the way; one gradient of the whole batch is held at a time.
         rule: Where they lie: "gauss_legendre", or "middle" of equal parts.
-
-    Returns:
-        Attributions summed over channels in absolute value.
 
     Raises:
         InputError: An unknown rule.
     """
     if rule not in RULES:
         raise InputError(f"rule {rule!r}: expected one of {', '.join(RULES)}")
-    points, weights = (jnp.asarray(values, jnp.float32) for values in RULES[rule](steps))
+    points, weights = RULES[rule](steps)
+    path = jnp.float32((points + 1) / 2), jnp.float32(weights / 2)
 
     def add(total, step):
         point, weight = step
         return total + weight * image_gradients(clf, point * images, classes), None
 
-    integral, _ = jax.lax.scan(add, jnp.zeros_like(images), (points, weights))
+    integral, _ = jax.lax.scan(add, jnp.zeros_like(images), path)
     return jnp.abs(images * integral).sum(-1)

@@ -55,9 +55,6 @@ def rise(
     """sum_m p_c(image * mask_m) mask_m / (N p), the same N masks for every image.
 
     Args:
-        clf: Any classifier.
-        images: In [0, 1].
-        classes: The class that each map explains.
         masks: N masks in [0, 1]; by default they are drawn, a chunk at a time.
         key: The key to draw them with; `jax.random.key(0)` by default.
         num_masks: N, when they are drawn. The paper has 8000 for ResNet-50, 4000 for VGG-16.

@@ -61,13 +61,6 @@ def scorecam(
 ) -> Float[Array, "B n n"]:
     """ReLU(sum_c w_c h_c) with w of `channel_weights`; C forward passes an image.
 
-    Args:
-        clf: Any classifier.
-        images: In [0, 1].
-        classes: The class that each map explains.
-        chunk: Masked images in one forward pass.
-
-    Raises:
-        InputError: A chunk below 1.
+    `chunk` of them are made together, 1 or more.
     """
     return jax.nn.relu(scored_cells(clf, images, clf.features(images), classes, chunk).sum(-1))

@@ -1,4 +1,4 @@
-"""Scores of chosen classes, and their gradients: the methods' questions to a classifier."""
+"""Scores of chosen classes: what the methods share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from fgvce_jax.checks import check_chunk
 from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.partition import contributions
 
 
 def pick(values: Float[Array, "B K"], classes: Int[Array, "B"]) -> Float[Array, "B"]:
@@ -25,13 +26,24 @@ def image_gradients(
     return jax.grad(lambda x: pick(clf(x), classes).sum())(images)
 
 
-def cell_gradients(
+def with_sp(
+    maps: Float[Array, "B n n"],
     head: Callable[[Any], Any],
     cells: Float[Array, "B n n C"],
-    score: Callable[[Float[Array, "B K"]], Float[Array, "B"]],
-) -> Float[Array, "B n n C"]:
-    """Gradient with respect to its cells of every sample's `score`, a function of the logits."""
-    return jax.grad(lambda h: score(head(h)).sum())(cells)
+    classes: Int[Array, "B"],
+    sigma: float | None,
+) -> Float[Array, "B n n"]:
+    """The paper's "+SP" (Table 3): maps times contributions, clipped at 0, over their maximum.
+
+    `sigma` is the width of the contributions' masks, in cells; None is without SP and leaves the
+    maps as they are. All 0 where no cell contributes to the class.
+    """
+    if sigma is None:
+        return maps
+    scores = jax.vmap(lambda h, c: contributions(head, h, c, sigma))(cells, classes)
+    scores = jnp.maximum(scores, 0)
+    highest = scores.max((-2, -1), keepdims=True)
+    return maps * (scores / jnp.where(highest > 0, highest, 1))
 
 
 def stream(function: Callable[..., Any], chunk: int, *rows: Any) -> Any:

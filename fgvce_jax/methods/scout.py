@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.methods.sp import with_sp
+from fgvce_jax.methods.scores import with_sp
 from fgvce_jax.models.classifier import Classifier
 
 
@@ -32,14 +32,7 @@ def scout(
 
     A = sum_channels h * dy/dh, negatives set to 0, for y the logit of P, the logit of Q, and the
     highest softmax probability (the confidence score). 0 or more.
-
-    Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
-        classes: P, the predicted class.
-        contrast_classes: Q, the class it is held against.
-        sp_sigma: Width of the masks of "+SP" (Table 3), in cells: the map times the clipped,
-            max-normalised contributions of P. None is the method itself.
+    `sp_sigma` is that of `with_sp`, by the contributions to P.
     """
     cells = clf.features(images)
 
