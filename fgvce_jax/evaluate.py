@@ -17,7 +17,7 @@ from jaxtyping import Float
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import move_keypoints
 from fgvce_jax.errors import InputError, UnreadableImage
-from fgvce_jax.metrics import extent, keypoint_agreement, summarise_agreement
+from fgvce_jax.metrics import Extent, extent, keypoint_agreement, summarise_agreement
 from fgvce_jax.models import open_classifier
 from fgvce_jax.progress import stage
 from fgvce_jax.results import read_run
@@ -80,8 +80,7 @@ def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
     measure = jax.jit(jax.vmap(partial(extent, size=(clf.image_size, clf.image_size))))
     for name, contributions in MAPS.items():
         maps, weights = (results.maps[key][measured] for key in (name, contributions))
-        found = measure(maps, weights, queries)
-        out[name] = _means({k: np.asarray(v) for k, v in found._asdict().items()})
+        out[name] = _means(measure(maps, weights, queries))
     return out | {"edits": edits}
 
 
@@ -137,11 +136,11 @@ def _keypoints(
     return found
 
 
-def _means(found: dict[str, np.ndarray]) -> dict[str, float | int | None]:
-    counted = found["keypoints"] > 0
+def _means(found: Extent) -> dict[str, float | int | None]:
+    counted = np.asarray(found.keypoints) > 0
     means = {
-        key: float(values[counted].mean()) if counted.any() else None
-        for key, values in found.items()
+        key: float(np.asarray(values)[counted].mean()) if counted.any() else None
+        for key, values in found._asdict().items()
     }
     return means | {"counted": int(counted.sum()), "without_keypoint": int((~counted).sum())}
 
@@ -155,26 +154,24 @@ def evaluation_table(measures: dict[str, Any]) -> str:
     if "keypoints" not in measures:
         return "\n".join(lines)
 
+    def row(label: str, *cells: str) -> str:
+        return f"{label:<16}" + "".join(f" {cell:>9}" for cell in cells)
+
     def text(value: float | None, form: str) -> str:
         return "—" if value is None else format(value, form)
 
     points = measures["keypoints"]
-    lines += ["", f"{'edits':<16} {'number':>9} {'Near-KP':>9} {'Same-KP':>9}"]
-    for label, which in (("first", "first"), ("all", "all")):
+    lines += ["", row("edits", "number", "Near-KP", "Same-KP")]
+    for which in ("first", "all"):
         near, same = (text(points[f"{kind}_kp_{which}"], ".1f") for kind in ("near", "same"))
-        lines.append(f"{label:<16} {points[f'{which}_edits']:>9,} {near:>8}% {same:>8}%")
-    lines += [
-        "",
-        f"{'map':<16} {'pixels':>9} {'keypoints':>9} {'s':>9} {'counted':>9} {'without':>9}",
-    ]
+        lines.append(row(which, f"{points[f'{which}_edits']:,}", f"{near}%", f"{same}%"))
+    lines += ["", row("map", "pixels", "keypoints", "s", "counted", "without")]
     for name in MAPS:
         found = measures[name]
-        lines.append(
-            f"{name:<16} {text(found['pixels'], ',.0f'):>9} {text(found['keypoints'], '.2f'):>9} "
-            f"{text(found['contribution'], '.4f'):>9} {found['counted']:>9,} "
-            f"{found['without_keypoint']:>9,}"
-        )
-    lines.append("")
-    lines.append("Maps: pixels above half the maximum, keypoints and mean contribution s inside;")
-    lines.append("samples without a keypoint inside are left out (without).")
-    return "\n".join(lines)
+        forms = {"pixels": ",.0f", "keypoints": ".2f", "contribution": ".4f"}
+        means = (text(found[key], form) for key, form in forms.items())
+        lines.append(row(name, *means, f"{found['counted']:,}", f"{found['without_keypoint']:,}"))
+    note = """
+Maps: pixels above half the maximum, keypoints and mean contribution s inside;
+samples without a keypoint inside are left out (without)."""
+    return "\n".join([*lines, note])

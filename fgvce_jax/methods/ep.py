@@ -24,11 +24,9 @@ AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
 
 
 class Kernel(NamedTuple):
-    """How a coarse grid of parameters becomes a smooth mask.
+    """How a coarse grid of parameters, one every `step` pixels, becomes a smooth mask.
 
-    Attributes:
-        step: Pixels between parameters.
-        sigma: Distance in pixels at which a parameter's weight has fallen to exp(-1/2).
+    At a distance of `sigma` pixels a parameter's weight has fallen to exp(-1/2).
     """
 
     step: int
@@ -60,31 +58,21 @@ def smooth_mask(parameters: Float[Array, "h w"], kernel: Kernel) -> Float[Array,
     """At every pixel the smooth maximum of the parameters around, weighted by their distance.
 
     The mask reaches `kernel.margin` cells past the outermost parameters, where they are 0.
-
-    Args:
-        parameters: In [0, 1], one every `kernel.step` pixels.
-        kernel: Their distance and reach.
     """
     step, margin = kernel.step, kernel.margin
     radius = margin + 1
     # A pixel's neighbourhood is the (2 radius + 1)^2 parameters around its cell, and the weights
-    # are the same for every cell: [neighbour y, neighbour x, pixel y, pixel x of the cell].
+    # are the same for every cell: [neighbour, 1, pixel y of the cell, 1, pixel x].
     offset = (jnp.arange(-radius, radius + 1)[:, None] * step - jnp.arange(step)) / kernel.sigma
     distance = jnp.hypot(offset[:, None, :, None], offset[None, :, None, :])
-    weights = jnp.exp(-2 * jax.nn.relu(distance - 0.5) ** 2)
+    weights = jnp.exp(-2 * jax.nn.relu(distance - 0.5) ** 2).reshape(-1, 1, step, 1, step)
 
-    sides = [side + 2 * margin for side in parameters.shape]
-    padded = jnp.pad(parameters, margin + radius)
-    neighbours = jnp.stack(
-        [
-            jnp.stack([padded[y : y + sides[0], x : x + sides[1]] for x in range(2 * radius + 1)])
-            for y in range(2 * radius + 1)
-        ]
-    )
-    values = neighbours[:, :, :, None, :, None] * weights[:, :, None, :, None, :]
+    height, width = (side + 2 * margin for side in parameters.shape)
+    padded, places = jnp.pad(parameters, margin + radius), range(2 * radius + 1)
+    neighbours = jnp.stack([padded[y : y + height, x : x + width] for y in places for x in places])
+    values = neighbours[:, :, None, :, None] * weights
     votes = jnp.exp(COLDNESS * (values - 1))
-    mask = (votes * values).sum((0, 1)) / votes.sum((0, 1))
-    mask = mask.reshape(sides[0] * step, sides[1] * step)
+    mask = ((votes * values).sum(0) / votes.sum(0)).reshape(height * step, width * step)
     return mask[: 1 - step or None, : 1 - step or None]
 
 
@@ -98,12 +86,12 @@ def inside(
 
 def search_mask(
     clf: Classifier,
-    image: Float[Array, "H W 3"],
-    class_index: Int[Array, ""],
     start: Float[Array, "h w"],
     kernel: Kernel,
     area: float,
     iterations: int,
+    image: Float[Array, "H W 3"],
+    class_index: Int[Array, ""],
 ) -> Float[Array, "H W"]:
     """The mask of one image, by gradient ascent on its parameters; see `ep`."""
     size = (image.shape[0], image.shape[1])
@@ -151,9 +139,6 @@ def ep(
     the sorted mask from one of the wanted area.
 
     Args:
-        clf: Any classifier.
-        images: In [0, 1].
-        classes: The class that each map explains.
         start: The parameters to begin with, in [0, 1], h = ceil(H / step); ones by default.
         area: Share of the mask (margins included) that is 1.
         iterations: Steps of gradient ascent, each a forward and a backward pass.
@@ -164,14 +149,7 @@ def ep(
     Raises:
         InputError: A chunk below 1.
     """
-    kernel = Kernel(step, sigma)
     if start is None:
         start = jnp.ones([-(-side // step) for side in images.shape[1:3]])
-    return stream(
-        lambda image, class_index: search_mask(
-            clf, image, class_index, start, kernel, area, iterations
-        ),
-        chunk,
-        images,
-        classes,
-    )
+    search = partial(search_mask, clf, start, Kernel(step, sigma), area, iterations)
+    return stream(search, chunk, images, classes)

@@ -8,7 +8,7 @@ layer-wise relevance propagation), until a finer layer, or the image, is reached
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -19,12 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
-from fgvce_jax.methods.cams import (
-    gradcam_weights,
-    gradcampp_weights,
-    layercam_weights,
-    weighted_cells,
-)
+from fgvce_jax.methods.cams import WEIGHTINGS, weighted_cells
 from fgvce_jax.methods.scorecam import scored_cells
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.layers import Activation, Chain, MaxPool
@@ -32,25 +27,16 @@ from fgvce_jax.models.resnet import BasicBlock, Bottleneck
 
 Rule = Callable[[Float[Array, "B h w D"]], Float[Array, "B H W C"]]
 
-WEIGHTINGS: Mapping[str, Any] = {
-    "gradcam": gradcam_weights,
-    "gradcampp": gradcampp_weights,
-    "layercam": layercam_weights,
-}
-
 
 def shares(
     plus: Callable[..., Any],
     inputs: tuple[Any, ...],
     relevance: Float[Array, "*shape"],
 ) -> tuple[Any, ...]:
-    """Relevance of the inputs, in proportion to what each adds to the outputs.
+    """Relevance of the inputs (not negative), in proportion to what each adds to the outputs.
 
-    Args:
-        plus: A function, homogeneous and increasing in each of `inputs`, that gives the positive
-            part of a layer; its derivative at the inputs is what their unit adds.
-        inputs: Not negative.
-        relevance: Of the outputs. That of an output to which nothing adds is lost.
+    `plus` gives the positive part of a layer, homogeneous and increasing in each input; its
+    derivative is what an input's unit adds. Relevance of an output to which nothing adds is lost.
     """
     outputs, pull = jax.vjp(plus, *inputs)
     gradients = pull(jnp.where(outputs > 0, relevance / jnp.where(outputs > 0, outputs, 1), 0))
@@ -179,20 +165,15 @@ def fgcam(
     """ReLU of the relevance summed over the channels of a layer finer than the cells.
 
     Args:
-        clf: A ResNet or VGG of this package.
-        images: In [0, 1].
-        classes: The class that each map explains.
         stage: The layer after which to stop: "layer1", "layer2.0", "features.9", ..., or "input"
             for the image itself. By default a quarter of the image's resolution: "layer1" of a
             ResNet, the second max-pool of a VGG.
         base: The map whose terms are carried back: gradcam, gradcampp, layercam or scorecam.
         chunk: Masked images in one forward pass (scorecam).
 
-    Returns:
-        Maps of the stage's side m (the image's for "input").
-
     Raises:
-        InputError: An unknown stage or base, or a classifier of the user's own functions.
+        InputError: An unknown stage or base, or a classifier other than a ResNet or VGG of this
+            package.
     """
     features = clf.features
     if isinstance(features, Backbone):

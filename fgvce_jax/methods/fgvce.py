@@ -39,11 +39,7 @@ def contribution_maps(
 ) -> Float[Array, "B n n"]:
     """The contribution of each cell to the class's probability (Eq. 1-4), signed, in [-1, 1].
 
-    Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
-        classes: The class to explain in each image.
-        sigma: Width of the Gaussian masks, in cells; 0 masks single cells.
+    `sigma` is the width of the Gaussian masks, in cells; 0 masks single cells.
     """
     cells = clf.features(images)
     return jax.vmap(lambda h, c: contributions(clf.head, h, c, sigma))(cells, classes)
@@ -59,8 +55,8 @@ class EditedFeatures:
 
     Attributes:
         features: Images [B, H, W, 3] to cells [B, n, n, C].
-        replaced: Which cells are replaced, bool [n, n].
-        cells: The cells in their place, [n, n, C].
+        replaced: Which cells are replaced.
+        cells: The cells in their place.
     """
 
     features: Callable[[Any], Any]
@@ -83,13 +79,13 @@ def fgvce(
     times_contributions: bool = False,
     config: SearchConfig = SearchConfig(),
 ) -> tuple[Float[Array, "B n n"], Float[Array, "B n n"]]:
-    """The invariant and the dominant map (Eq. 10-11), signed.
+    """The invariant map, which explains P, and the dominant, which explains Q (Eq. 10-11), signed.
 
     Args:
         clf: The classifier.
         images: float32 in [0, 1].
-        classes: P, the predicted class, which the invariant map explains.
-        contrast_classes: Q, the correct class, which the dominant map explains.
+        classes: P, the predicted class.
+        contrast_classes: Q, the correct class.
         bank: Candidates, from `fgvce_jax.build_bank` with the same classifier and sigma.
         weight: The attribution that weighs the difference of features, asked about P in the
             image, and about Q in the edited features; by default the contributions s.
@@ -100,16 +96,8 @@ def fgvce(
         InputError: A bank of another classifier, or one built with another sigma.
     """
     bank.check(clf, config)
-    return weighted_maps(
-        clf,
-        images,
-        classes,
-        contrast_classes,
-        bank.for_targets(contrast_classes),
-        weight=weight,
-        times_contributions=times_contributions,
-        config=config,
-    )
+    samples = images, classes, contrast_classes, bank.for_targets(contrast_classes)
+    return weighted_maps(clf, *samples, weight, times_contributions, config)
 
 
 @partial(jax.jit, static_argnames=("weight", "times_contributions", "config"))
@@ -119,14 +107,13 @@ def weighted_maps(
     classes: Int[Array, "B"],
     contrast_classes: Int[Array, "B"],
     candidates: Candidates,
-    *,
     weight: Attribution | None,
     times_contributions: bool,
     config: SearchConfig,
 ) -> tuple[Float[Array, "B n n"], Float[Array, "B n n"]]:
     """`fgvce`, with the candidates of this batch."""
 
-    def edited_map(problem: Problem):
+    def edit(problem: Problem):
         end, _ = search(problem, config)
         replaced = (end.source >= 0).reshape(problem.cells.shape[:2])
         return edited_cells(problem.cells, problem.candidates.cells, end.source), replaced
@@ -135,59 +122,28 @@ def weighted_maps(
         margin = config.evidence == "margin"
         return contributions(clf.head, h, c, config.sigma, against=against if margin else None)
 
-    head, cells = searchable(clf.head), clf.features(images)
-    edited, replaced = each_problem(
-        edited_map, head, candidates, cells, contrast_classes, config.chunk
-    )
+    def weight_after(sample):
+        image, target, *edits = sample
+        counterfactual = replace(clf, features=EditedFeatures(clf.features, *edits))
+        return weight(counterfactual, image[None], target[None])[0]
+
+    head, cells, targets = searchable(clf.head), clf.features(images), contrast_classes
+    edited, replaced = each_problem(edit, head, candidates, cells, targets, config.chunk)
     before = after = jnp.ones(cells.shape[:-1])
     if weight is None or times_contributions:
-        before = jax.vmap(score)(cells, classes, contrast_classes)
-        after = jax.vmap(score)(edited, contrast_classes, classes)
+        before = jax.vmap(score)(cells, classes, targets)
+        after = jax.vmap(score)(edited, targets, classes)
     if weight is not None:
         before = before * weight(clf, images, classes)
-        after = after * _weight_after(weight, clf, images, contrast_classes, replaced, edited)
+        after = after * jax.lax.map(weight_after, (images, targets, replaced, edited))
     return jax.vmap(weighted_difference)(cells, edited, before, after)
 
 
-def _weight_after(
-    weight: Attribution,
-    clf: Classifier,
-    images: Float[Array, "B H W 3"],
-    targets: Int[Array, "B"],
-    replaced: Bool[Array, "B n n"],
-    edited: Float[Array, "B n n C"],
-) -> Float[Array, "B n n"]:
-    """The attribution of Q in every sample's edited features, one sample after another."""
-
-    def one(sample):
-        image, target, replaced, edited = sample
-        counterfactual = replace(clf, features=EditedFeatures(clf.features, replaced, edited))
-        return weight(counterfactual, image[None], target[None])[0]
-
-    return jax.lax.map(one, (images, targets, replaced, edited))
+def fgvce_invariant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:
+    """The evidence for P that had to go (Eq. 10); it explains P. Arguments of `fgvce`."""
+    return fgvce(*arguments, **options)[0]
 
 
-def fgvce_invariant(
-    clf: Classifier,
-    images: Float[Any, "B H W 3"],
-    classes: Int[Any, "B"],
-    contrast_classes: Int[Any, "B"],
-    *,
-    bank: Bank,
-    **options: Any,
-) -> Float[Array, "B n n"]:
-    """The evidence for P that had to go (Eq. 10); it explains P. See `fgvce` for the options."""
-    return fgvce(clf, images, classes, contrast_classes, bank=bank, **options)[0]
-
-
-def fgvce_dominant(
-    clf: Classifier,
-    images: Float[Any, "B H W 3"],
-    classes: Int[Any, "B"],
-    contrast_classes: Int[Any, "B"],
-    *,
-    bank: Bank,
-    **options: Any,
-) -> Float[Array, "B n n"]:
-    """The evidence for Q that replaced it (Eq. 11); it explains Q. See `fgvce` for the options."""
-    return fgvce(clf, images, classes, contrast_classes, bank=bank, **options)[1]
+def fgvce_dominant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:
+    """The evidence for Q that replaced it (Eq. 11); it explains Q. Arguments of `fgvce`."""
+    return fgvce(*arguments, **options)[1]

@@ -13,28 +13,6 @@ from fgvce_jax.methods.scores import stream
 from fgvce_jax.models.classifier import Classifier
 
 
-def channel_weights(
-    clf: Classifier,
-    image: Float[Array, "H W 3"],
-    cells: Float[Array, "n n C"],
-    class_index: Int[Array, ""],
-    chunk: int,
-) -> Float[Array, "C"]:
-    """Softmax over channels of the class logit of the image masked by each.
-
-    A mask is the channel scaled to [0, 1] and then upsampled bilinearly. (The paper subtracts the
-    logit of a baseline image, which the softmax does not see.)
-    """
-
-    def logit(channel: Float[Array, "n n"]) -> Float[Array, ""]:
-        channel = channel - channel.min()
-        channel = channel / (channel.max() + 1e-8)
-        mask = jax.image.resize(channel, image.shape[:2], "linear")
-        return clf((image * mask[..., None])[None])[0, class_index]
-
-    return jax.nn.softmax(stream(logit, chunk, jnp.moveaxis(cells, -1, 0)))
-
-
 def scored_cells(
     clf: Classifier,
     images: Float[Array, "B H W 3"],
@@ -42,11 +20,23 @@ def scored_cells(
     classes: Int[Array, "B"],
     chunk: int,
 ) -> Float[Array, "B n n C"]:
-    """The terms w_c h_c of the map, before their sum over channels."""
+    """The terms w_c h_c of the map, before their sum over channels.
+
+    w is the softmax over channels of the class logit of the image masked by each, scaled to [0, 1]
+    and upsampled bilinearly. (The paper subtracts the logit of a baseline image, which the softmax
+    does not see.)
+    """
 
     def one(sample):
         image, cells, class_index = sample
-        return channel_weights(clf, image, cells, class_index, chunk) * cells
+
+        def logit(channel):
+            channel = channel - channel.min()
+            channel = channel / (channel.max() + 1e-8)
+            mask = jax.image.resize(channel, image.shape[:2], "linear")
+            return clf((image * mask[..., None])[None])[0, class_index]
+
+        return jax.nn.softmax(stream(logit, chunk, jnp.moveaxis(cells, -1, 0))) * cells
 
     return jax.lax.map(one, (images, cells, classes))
 
@@ -59,7 +49,7 @@ def scorecam(
     *,
     chunk: int = 64,
 ) -> Float[Array, "B n n"]:
-    """ReLU(sum_c w_c h_c) with w of `channel_weights`; C forward passes an image.
+    """ReLU(sum_c w_c h_c) with w of `scored_cells`; C forward passes an image.
 
     `chunk` of them are made together, 1 or more.
     """

@@ -15,14 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 def parts_in_cell(
     keypoints: Float[Array | np.ndarray, "P 3"], cell: int | Int[Array, ""], n: int, image_size: int
 ) -> Bool[Array, "P"]:
-    """Which keypoints are visible and lie in a cell.
-
-    Args:
-        keypoints: (x, y, visible) in pixels.
-        cell: Row-major index.
-        n: Cells per side.
-        image_size: Side of the image in pixels.
-    """
+    """Which keypoints (x, y, visible), in pixels, are visible and lie in a cell."""
     x, y, visible = jnp.asarray(keypoints).T
     column, row = jnp.floor(x * n / image_size), jnp.floor(y * n / image_size)
     return (visible > 0) & (column == cell % n) & (row == cell // n)

@@ -43,13 +43,7 @@ _SIDE = 84
 
 
 class Window(NamedTuple):
-    """A square part of the image around a cell, all in cells.
-
-    Attributes:
-        x, y: Its top left corner.
-        side: Its side.
-        column, row: Top left corner of the cell in the image; the cell's side is 1.
-    """
+    """A square part of the image, by its top left corner, around a cell; all in cells."""
 
     x: float
     y: float
@@ -62,10 +56,6 @@ def window(cell: int, n: int) -> Window:
     """The part of an image shown for a cell: the cell and a cell's width around it, at least 3/7.
 
     At the image's border the window is moved inwards, so that it stays inside.
-
-    Args:
-        cell: Row-major index.
-        n: Cells on a side of the image.
     """
     row, column = divmod(cell, n)
     side = min(n, max(3, 3 * n / 7))
@@ -93,32 +83,23 @@ def intensity(values: Float[np.ndarray, "n n"], size: int) -> Float[np.ndarray, 
 def overlay(values: Float[np.ndarray, "n n"], colors: str, size: int = _SIDE) -> Image.Image:
     """A map as a translucent picture to lay over the image, more opaque where it is higher.
 
-    Args:
-        values: The map; negative values show as nothing.
-        colors: A key of `COLORMAPS`.
-        size: Side of the picture, in pixels.
+    Negative values show as nothing. `colors` is a key of `COLORMAPS`.
     """
-    levels = np.round(intensity(values, size) * (_LEVELS - 1)).astype(np.uint8)
-    picture = Image.fromarray(levels)
-    picture.putpalette(_palette(colors).tobytes(), "RGBA")
-    return picture
-
-
-def _palette(colors: str) -> UInt8[np.ndarray, "L 4"]:
     x = np.linspace(0, 1, _LEVELS)
-    rgba = COLORMAPS[colors](x)
-    rgba[:, 3] = 0.9 * x**0.8
-    return np.round(rgba * 255).astype(np.uint8)
+    palette = COLORMAPS[colors](x)
+    palette[:, 3] = 0.9 * x**0.8
+    picture = Image.fromarray(np.round(intensity(values, size) * (_LEVELS - 1)).astype(np.uint8))
+    picture.putpalette(np.round(palette * 255).astype(np.uint8).tobytes(), "RGBA")
+    return picture
 
 
 def data_uri(picture: Image.Image) -> str:
     """A picture as text to embed: overlays and small pictures without loss, others as WebP."""
-    file = io.BytesIO()
-    if picture.mode == "P":
-        picture.save(file, "PNG", optimize=False)
+    file, kind = io.BytesIO(), "png" if picture.mode == "P" else "webp"
+    if kind == "png":
+        picture.save(file, kind, optimize=False)
     else:
-        picture.save(file, "WEBP", quality=82, method=2, lossless=picture.width <= 32)
-    kind = "png" if picture.mode == "P" else "webp"
+        picture.save(file, kind, quality=82, method=2, lossless=picture.width <= 32)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -178,15 +159,9 @@ def _svg(figure: Figure, axes: Axes, name: str) -> str:
     axes.xaxis.label.set_color(_INK)
     axes.yaxis.label.set_color(_INK)
     file = io.StringIO()
+    layout = {"transparent": True, "bbox_inches": "tight", "pad_inches": 0.02}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fgvce", "font.family": "sans-serif"}):
-        figure.savefig(
-            file,
-            format="svg",
-            transparent=True,
-            bbox_inches="tight",
-            pad_inches=0.02,
-            metadata={"Date": None, "Creator": None},
-        )
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **layout)
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     for reference in ('id="', 'href="#', "url(#"):
@@ -235,19 +210,14 @@ def card_figure(
         (2, "dominant", f"deciding for\n{q}", BLUE),
     ):
         axes = _picture(figure.add_subplot(top[k]), image, title, color)
-        levels = np.round(intensity(results.maps[name][row], size) * (_LEVELS - 1)).astype(int)
-        axes.imshow(_palette(name)[levels], extent=(0, size, size, 0))
+        layer = overlay(results.maps[name][row], name, size).convert("RGBA")
+        axes.imshow(layer, extent=(0, size, size, 0))
     _curve(figure.add_subplot(top[3]), found["p_target"], q)
 
     many = f" (the first {max_edits} of {len(found['edits'])})"
-    figure.text(
-        0.02,
-        0.325,
-        "Each edit: the replaced cell, and the cell of a reference image that took its place"
-        + (many if len(shown) < len(found["edits"]) else ""),
-        fontsize=9,
-        weight="bold",
-    )
+    heading = "Each edit: the replaced cell, and the cell of a reference image that took its place"
+    heading += many if len(shown) < len(found["edits"]) else ""
+    figure.text(0.02, 0.325, heading, fontsize=9, weight="bold")
     bottom = figure.add_gridspec(1, max_edits, left=0.02, right=0.985, top=0.27, bottom=0.01)
     for number, (edit, source) in enumerate(zip(shown, sources, strict=True), 1):
         left, right = bottom[number - 1].subgridspec(1, 2, wspace=0.06)
@@ -259,25 +229,14 @@ def card_figure(
 
 def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
     """A line of text in several colours at the top of a figure."""
+    style = {"fontsize": 15, "weight": "bold", "parse_math": False}
     texts: list[Artist] = [
-        TextArea(
-            text,
-            textprops={"color": color, "fontsize": 15, "weight": "bold", "parse_math": False},
-        )
-        for text, color in words
+        TextArea(text, textprops={"color": color, **style}) for text, color in words
     ]
     line = HPacker(children=texts, pad=0, sep=0)
-    figure.add_artist(
-        AnchoredOffsetbox(
-            "upper left",
-            child=line,
-            frameon=False,
-            pad=0,
-            bbox_to_anchor=(0.02, 0.98),
-            bbox_transform=figure.transFigure,
-            borderpad=0,
-        )
-    )
+    box = AnchoredOffsetbox("upper left", child=line, frameon=False, pad=0, borderpad=0)
+    box.set_bbox_to_anchor((0.02, 0.98), figure.transFigure)
+    figure.add_artist(box)
 
 
 def _picture(
@@ -317,15 +276,9 @@ def _zoom(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
 def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
     """The target's probability, edit by edit."""
     axes.plot(p_target, color=BLUE, marker="o", linewidth=2)
-    axes.annotate(
-        f"{p_target[-1]:.2f}",
-        (len(p_target) - 1, p_target[-1]),
-        (0, 7),
-        textcoords="offset points",
-        ha="center",
-        color=BLUE,
-        fontsize=9,
-    )
+    end = (len(p_target) - 1, p_target[-1])
+    style = {"textcoords": "offset points", "ha": "center", "color": BLUE, "fontsize": 9}
+    axes.annotate(f"{p_target[-1]:.2f}", end, (0, 7), **style)
     axes.set_box_aspect(0.86)
     axes.set_ylim(0, 1.12)
     axes.set_xlim(-0.3, max(len(p_target) - 1, 1) + 0.3)

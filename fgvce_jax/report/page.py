@@ -19,8 +19,6 @@ from fgvce_jax.errors import InputError
 from fgvce_jax.files import whole_file
 from fgvce_jax.methods import METHODS
 from fgvce_jax.report.figures import (
-    BLUE,
-    ORANGE,
     data_uri,
     edits_chart,
     overlay,
@@ -67,34 +65,22 @@ def write_report(
         InputError: No finished run, data other than the run's, or a file that cannot be written.
     """
     results = read_run(folder)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    n = results.maps["invariant"].shape[-1]
-    config = results.info["config"]
+    info, config = results.info, results.info["config"]
     methods = tuple(dict.fromkeys(config.get("methods", ())))
-    page = environment.get_template("template.html.j2").stream(
+    page = _template().stream(
         title=title or _title(config),
         confusion=config.get("pairs") == "confusion",
-        n=n,
-        orange=ORANGE,
-        blue=BLUE,
+        n=results.maps["invariant"].shape[-1],
         curve=_CURVE,
-        info=results.info,
-        info_json=json.dumps(
-            {key: value for key, value in results.info.items() if key != "skipped"}, indent=2
-        ),
+        info=info,
+        info_json=json.dumps({key: info[key] for key in info if key != "skipped"}, indent=2),
         shown_skipped=_SHOWN_SKIPPED,
         summary=summary(results),
         methods=methods,
         nan=maps_with_nan(results, methods),
         pairs=confused_pairs(results),
         shown_pairs=_SHOWN_PAIRS,
-        patches=_patches(results, references, view, n),
+        patches=_patches(results, references, view),
         cards=_cards(results, methods, dataset, view, advance),
     )
     page.enable_buffering(100)
@@ -104,30 +90,38 @@ def write_report(
     return path
 
 
+def _template() -> jinja2.Template:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("template.html.j2")
+
+
 def _title(config: dict[str, Any]) -> str:
     """The data and the classifier in a few words, as far as the config names them."""
     data, model = config.get("data") or {}, config.get("model") or {}
-    what = [data.get("name"), config.get("split") and f"{config['split']} split"]
-    checkpoint = model.get("checkpoint") or ""
-    what.append(str(Path(*Path(checkpoint).parts[-2:])) if checkpoint else model.get("arch"))
-    return " · ".join(str(word) for word in what if word)
+    split, checkpoint = config.get("split"), model.get("checkpoint")
+    classifier = Path(*Path(checkpoint).parts[-2:]) if checkpoint else model.get("arch")
+    words = data.get("name"), split and f"{split} split", classifier
+    return " · ".join(str(word) for word in words if word)
 
 
 # --- the top ------------------------------------------------------------------------------------
 
 
 def summary(results: RunResults) -> dict[str, Any]:
-    """The figures at the top of the page.
+    """The figures at the top of the page, and the two charts as SVG.
 
-    Returns:
-        accuracy, flipped (share of the explanations that had references), edits and time (medians
-        over them), each None where there is nothing to take it of; and the two charts as SVG.
+    They are accuracy, flipped (share of the explanations that had references), edits and time
+    (medians over them), each None where there is nothing to take it of.
     """
     counts = results.info["counts"]
     table = results.table.filter(pc.field("status") == "explained")
-    edits, seconds = (table[name].to_numpy() for name in ("num_edits", "time_s"))
-    flipped = table["flipped"].to_numpy()
-    before, after = (table[f"p_target_{when}"].to_numpy() for when in ("before", "after"))
+    names = "num_edits", "time_s", "flipped", "p_target_before", "p_target_after"
+    edits, seconds, flipped, before, after = (table[name].to_numpy() for name in names)
     return {
         "accuracy": counts["correct"] / counts["read"] if counts["read"] else None,
         "flipped": float(flipped.mean()) if len(table) else None,
@@ -150,24 +144,23 @@ def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
 
     Ties go by name.
     """
-    keys = ["predicted", "target", "predicted_name", "target_name"]
-    rows = results.table.group_by(keys).aggregate([("id", "count")]).to_pylist()
-    pairs = [
-        {name: row[name] for name in keys}
-        | {"key": f"{row['predicted']}-{row['target']}", "count": row["id_count"]}
-        for row in rows
-    ]
-    return sorted(pairs, key=lambda p: (-p["count"], p["predicted_name"], p["target_name"]))
+    names = ["predicted_name", "target_name"]
+    groups = results.table.group_by(["predicted", "target", *names])
+    pairs = groups.aggregate([("id", "count")]).sort_by(
+        [("id_count", "descending"), *((name, "ascending") for name in names)]
+    )
+    return [row | {"key": _pair_key(row), "count": row["id_count"]} for row in pairs.to_pylist()]
+
+
+def _pair_key(row: dict[str, Any]) -> str:
+    return f"{row['predicted']}-{row['target']}"
 
 
 def maps_with_nan(results: RunResults, methods: Sequence[str]) -> dict[str, list[str]]:
     """The ids of the images whose map holds NaN, by method; without those that have none."""
     found = {name: np.isnan(results.maps[name]).any((1, 2)) for name in methods}
-    return {
-        name: results.table["id"].filter(bad).to_pylist()
-        for name, bad in found.items()
-        if bad.any()
-    }
+    ids = results.table["id"]
+    return {name: ids.filter(bad).to_pylist() for name, bad in found.items() if bad.any()}
 
 
 # --- the cards ----------------------------------------------------------------------------------
@@ -177,19 +170,18 @@ def _patch_key(index: int, cell: int) -> str:
     return f"r{index}-{cell}"
 
 
-def _patches(
-    results: RunResults, references: Dataset, view: View, n: int
-) -> Iterator[tuple[str, str]]:
+def _patches(results: RunResults, references: Dataset, view: View) -> Iterator[tuple[str, str]]:
     """The key and data URI of every reference patch that some edit used."""
+    n = results.maps["invariant"].shape[-1]
     cells: dict[tuple[int, str], set[int]] = {}
     for batch in results.table.select(["edits"]).to_batches(max_chunksize=64):
         for edit in chain.from_iterable(batch["edits"].to_pylist()):
             image = edit["candidate_index"], edit["candidate_image"]
             cells.setdefault(image, set()).add(edit["candidate_cell"])
-    for index, id in sorted(cells):
-        image = _seen(results, references, index, id, view)
-        for cell in sorted(cells[index, id]):
-            yield _patch_key(index, cell), data_uri(patch(image, cell, n))
+    for place, used in sorted(cells.items()):
+        image = _seen(results, references, *place, view)
+        for cell in sorted(used):
+            yield _patch_key(place[0], cell), data_uri(patch(image, cell, n))
 
 
 def _seen(
@@ -213,14 +205,12 @@ def _cards(
     advance: Callable[[int], Any],
 ) -> Iterator[dict[str, Any]]:
     """The template's variables for each explanation, in the order of the table."""
-    maps = dict(results.maps)
-    start = 0
-    for batch in results.table.to_batches(max_chunksize=64):
-        for k, row in enumerate(batch.to_pylist(), start):
-            image = _seen(results, dataset, row["index"], row["id"], view)
-            yield card(row, image, {name: maps[name][k] for name in maps}, methods)
-            advance(1)
-        start += len(batch)
+    maps = dict(results.maps)  # each file is opened once
+    batches = results.table.to_batches(max_chunksize=64)
+    for k, row in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches)):
+        image = _seen(results, dataset, row["index"], row["id"], view)
+        yield card(row, image, {name: maps[name][k] for name in maps}, methods)
+        advance(1)
 
 
 def card(
@@ -233,19 +223,22 @@ def card(
 
     Positions are in cells from the image's top left corner. The gallery has, for each of
     `methods`, its name, the class it explains, and its map's picture (None where that holds NaN).
+    The curve has a point in the plot for each p_target, evenly spaced, 1 at the top.
     """
     n = maps["invariant"].shape[0]
+    explains = {name: METHODS[name].explains for name in methods}
+    width, height = _CURVE
+    step = width / max(len(row["p_target"]) - 1, 1)
     return row | {
-        "pair": f"{row['predicted']}-{row['target']}",
+        "pair": _pair_key(row),
         "image": data_uri(Image.fromarray(image)),
         "small": image.shape[0] < 64,
         "invariant": data_uri(overlay(maps["invariant"], "invariant")),
         "dominant": data_uri(overlay(maps["dominant"], "dominant")),
-        "gallery": [
-            (name, METHODS[name].explains, _picture(maps[name], METHODS[name].explains))
-            for name in methods
+        "gallery": [(name, of, _picture(maps[name], of)) for name, of in explains.items()],
+        "curve": [
+            (round(step * k, 1), round(height * (1 - p), 1)) for k, p in enumerate(row["p_target"])
         ],
-        "curve": _curve(row["p_target"]),
         "edits": [
             edit
             | {
@@ -264,12 +257,3 @@ def _picture(values: Float[np.ndarray, "n n"], of: str) -> str | None:
     if np.isnan(values).any():
         return None
     return data_uri(overlay(values, {"P": "invariant", "Q": "dominant"}[of]))
-
-
-def _curve(p_target: list[float]) -> list[tuple[float, float]]:
-    """Points of p_target in the plot: evenly spaced, 1 at the top."""
-    width, height = _CURVE
-    steps = max(len(p_target) - 1, 1)
-    return [
-        (round(width * k / steps, 1), round(height * (1 - p), 1)) for k, p in enumerate(p_target)
-    ]
