@@ -67,10 +67,10 @@ def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
 
     n = results.maps["invariant"].shape[-1]
     near, same, edits = _agreement(shown, of_image, of_reference, n, clf.image_size)
-    made = sum(len(row["edits"]) for row in rows)
+    left_out = sum(len(row["edits"]) for row in rows) - len(edits)
     out: dict[str, Any] = {
         "explanations": len(rows),
-        "not_annotated": {"images": int((~annotated).sum()), "edits": made - len(edits)},
+        "not_annotated": {"images": len(rows) - len(shown), "edits": left_out},
     }
     if not shown:
         return out

@@ -20,13 +20,7 @@ from fgvce_jax.models.classifier import Classifier
 
 
 class Attack(NamedTuple):
-    """The result of a targeted attack.
-
-    Attributes:
-        images: The attacked images, [B, H, W, 3] in [0, 1].
-        flipped: Whether the target is predicted now, bool [B].
-        num_steps: Steps made, int32 [B].
-    """
+    """The attacked images, in [0, 1], whether the target is predicted now, and the steps made."""
 
     images: Float[Array, "B H W 3"]
     flipped: Bool[Array, "B"]
@@ -80,9 +74,8 @@ def pgd(
             return attacked, *probe(attacked), count + 1
 
         start = project(image + noise)
-        attacked, _, flipped, count = jax.lax.while_loop(
-            attacking, descend, (start, *probe(start), jnp.array(0))
-        )
+        start = start, *probe(start), jnp.array(0)
+        attacked, _, flipped, count = jax.lax.while_loop(attacking, descend, start)
         return Attack(attacked, flipped, count)
 
     return jax.vmap(one)(images, targets, jnp.zeros_like(images) if noise is None else noise)
@@ -116,12 +109,10 @@ def cce(
         sp_sigma: That of `with_sp`, by the contributions to the class that the map explains, in
             the image of which that class is predicted: P in the original, Q in the attacked one.
     """
-    attacked = pgd(
-        clf, images, contrast_classes, eps=eps, step=step, steps=steps, noise=noise
-    ).images
+    attack = pgd(clf, images, contrast_classes, eps=eps, step=step, steps=steps, noise=noise)
     if region == "invariant":
-        explained, with_it, without = classes, images, attacked
+        explained, with_it, without = classes, images, attack.images
     else:
-        explained, with_it, without = contrast_classes, attacked, images
+        explained, with_it, without = contrast_classes, attack.images, images
     maps = jax.nn.relu(attribution(clf, with_it, explained) - attribution(clf, without, explained))
     return with_sp(maps, clf.head, clf.features(with_it), explained, sp_sigma)

@@ -248,22 +248,17 @@ def cve_semantic_counterfactuals(
         auxiliary_candidates: The same features of the bank's candidates, from `auxiliary_bank`.
         options: Of `cve_semantic_edits`.
     """
-    semantic = ()
-    if auxiliary is not None:
-        served = jnp.asarray(auxiliary_candidates)[np.maximum(np.asarray(bank.group)[targets], 0)]
-        semantic = (auxiliary(images), served)
-    candidates = bank.for_targets(targets)
-    return _batch(cve_semantic_edits, clf, images, targets, candidates, *semantic, **options)
+    batch = clf, images, targets, bank.for_targets(targets)
+    if auxiliary is None:
+        return _batch(cve_semantic_edits, *batch, **options)
+    served = jnp.asarray(auxiliary_candidates)[np.maximum(np.asarray(bank.group)[targets], 0)]
+    return _batch(cve_semantic_edits, *batch, auxiliary(images), served, **options)
 
 
 def edit_map(found: Counterfactual, n: int) -> Float[Array, "n n"]:
     """The gain of p_target by each edit, at the cell it replaced; 0 where nothing was."""
     gains = jnp.where(found.edit_cell < 0, 0, jnp.diff(found.p_target))
     return jnp.zeros(n * n).at[found.edit_cell].add(gains).reshape(n, n)
-
-
-def _edit_maps(found: Counterfactual) -> Float[Array, "B n n"]:
-    return jax.vmap(partial(edit_map, n=found.cells.shape[1]))(found)
 
 
 def cve(
@@ -279,7 +274,8 @@ def cve(
 
     The bank is built with `top_m=None`; options of `cve_edits`. P plays no part.
     """
-    return _edit_maps(cve_counterfactuals(clf, images, contrast_classes, bank=bank, **options))
+    found = cve_counterfactuals(clf, images, contrast_classes, bank=bank, **options)
+    return jax.vmap(partial(edit_map, n=found.cells.shape[1]))(found)
 
 
 def cve_semantic(
@@ -293,4 +289,4 @@ def cve_semantic(
 ) -> Float[Array, "B n n"]:
     """As `cve`, with the edits of Vandenhende et al.; options of `cve_semantic_counterfactuals`."""
     found = cve_semantic_counterfactuals(clf, images, contrast_classes, bank=bank, **options)
-    return _edit_maps(found)
+    return jax.vmap(partial(edit_map, n=found.cells.shape[1]))(found)

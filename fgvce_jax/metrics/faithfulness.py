@@ -50,10 +50,7 @@ def score(
 def pixel_ranks(
     values: Float[Array | np.ndarray, "m m"], size: tuple[int, int]
 ) -> Int[Array, "H W"]:
-    """Place of every pixel in the order of the upsampled map: 0 is the highest.
-
-    Ties go to the lowest index.
-    """
+    """Place of every pixel of the upsampled map: 0 is the highest; ties go to the lowest index."""
     order = jnp.argsort(-at_pixels(values, size).ravel(), stable=True)
     ranks = jnp.zeros(order.size, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32))
     return ranks.reshape(size)
@@ -97,24 +94,19 @@ def faithfulness(
     substrates = jax.vmap(lambda image: blurred(image, sigma))(images)
     ranks = jax.vmap(lambda values: pixel_ranks(values, size))(maps)
 
-    def exchanged(sample, count, inserting):
-        original = (ranks[sample] < count) == inserting
-        image = jnp.where(original[..., None], images[sample], substrates[sample])
-        return image, classes[sample]
-
     # Insertion with 0, 1, ... S steps, then deletion with 1 ... S - 1.
-    count = jnp.concatenate([counts, counts[1:-1]])
-    inserting = jnp.arange(2 * steps) <= steps
+    count = jnp.concatenate([counts, counts[1:-1]])[:, None, None]
+    inserting = jnp.arange(2 * steps)[:, None, None] <= steps
     work = len(images) * 2 * steps
     chunk = min(chunk, work)
     places = jnp.arange(-(-work // chunk) * chunk).reshape(-1, chunk) % work
 
     def passes(places):
-        batch, wanted = jax.vmap(exchanged)(
-            places // (2 * steps), count[places % (2 * steps)], inserting[places % (2 * steps)]
-        )
+        sample, k = jnp.divmod(places, 2 * steps)
+        original = (ranks[sample] < count[k]) == inserting[k]
+        batch = jnp.where(original[..., None], images[sample], substrates[sample])
         p = jax.nn.softmax(clf(batch))
-        return jnp.take_along_axis(p, wanted[:, None], axis=-1)[:, 0]
+        return jnp.take_along_axis(p, classes[sample, None], axis=-1)[:, 0]
 
     p = jax.lax.map(passes, places).ravel()[:work].reshape(len(images), 2 * steps)
     insertion, inside = p[:, : steps + 1], p[:, steps + 1 :]

@@ -113,32 +113,23 @@ def edits_chart(num_edits: Sequence[int] | np.ndarray, flipped: Sequence[bool] |
     edits, succeeded = np.asarray(num_edits, int), np.asarray(flipped, bool)
     counts = np.arange(max(edits, default=0) + 1)
     yes, no = (np.bincount(edits[k], minlength=len(counts)) for k in (succeeded, ~succeeded))
-    figure = Figure(figsize=(4.2, 3.2))
-    axes = figure.add_subplot()
+    axes = Figure(figsize=(4.2, 3.2)).add_subplot()
     axes.bar(counts, yes, 0.8, color=BLUE)
     axes.bar(counts, no, 0.8, bottom=yes, color=ORANGE)
-    axes.set_xlabel("edits")
-    axes.set_ylabel("images")
-    axes.set_xlim(-0.6, max(len(counts), 6) - 0.4)
+    axes.set(xlabel="edits", xlim=(-0.6, max(len(counts), 6) - 0.4))
     _whole_numbers(axes.xaxis)
-    _whole_numbers(axes.yaxis, nbins=4)
-    return _svg(figure, axes, "edits")
+    return _svg(axes, "edits")
 
 
 def probability_chart(
     before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray
 ) -> str:
     """Histograms of the target's probability before and after the edits, as SVG text."""
-    figure = Figure(figsize=(4.2, 3.2))
-    axes = figure.add_subplot()
-    bins = np.linspace(0, 1, 21).tolist()
-    axes.hist(before, bins, color=ORANGE, alpha=0.75)
-    axes.hist(after, bins, color=BLUE, alpha=0.75)
-    axes.set_xlabel("probability of Q")
-    axes.set_ylabel("images")
-    axes.set_xlim(0, 1)
-    _whole_numbers(axes.yaxis, nbins=4)
-    return _svg(figure, axes, "probability")
+    axes = Figure(figsize=(4.2, 3.2)).add_subplot()
+    for values, color in ((before, ORANGE), (after, BLUE)):
+        axes.hist(values, np.linspace(0, 1, 21).tolist(), color=color, alpha=0.75)
+    axes.set(xlabel="probability of Q", xlim=(0, 1))
+    return _svg(axes, "probability")
 
 
 def _whole_numbers(axis: Axis, **options: Any) -> None:
@@ -148,11 +139,13 @@ def _whole_numbers(axis: Axis, **options: Any) -> None:
     axis.set_major_locator(locator)
 
 
-def _svg(figure: Figure, axes: Axes, name: str) -> str:
-    """A chart with one pair of axes as SVG for the page, in its font and its text's colour.
+def _svg(axes: Axes, name: str) -> str:
+    """A chart of numbers of images as SVG for the page, in its font and its text's colour.
 
     The page's ids are one space, so that the chart's get its name.
     """
+    axes.set_ylabel("images")
+    _whole_numbers(axes.yaxis, nbins=4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
     axes.tick_params(colors=_INK, labelsize=9, length=3)
@@ -161,7 +154,7 @@ def _svg(figure: Figure, axes: Axes, name: str) -> str:
     file = io.StringIO()
     layout = {"transparent": True, "bbox_inches": "tight", "pad_inches": 0.02}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fgvce", "font.family": "sans-serif"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **layout)
+        axes.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **layout)
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     for reference in ('id="', 'href="#', "url(#"):
@@ -245,8 +238,7 @@ def _picture(
     """Axes that show an image in pixel coordinates, its top left corner at (0, 0)."""
     height, width = image.shape[:2]
     axes.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9, color=color, loc="left", parse_math=False)
     return axes
@@ -269,8 +261,7 @@ def _zoom(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
     """Show a cell's window of the image only, the cell framed."""
     _outline(axes, cell, n, size, color)
     x, y, side, _, _ = (at * size / n for at in window(cell, n))
-    axes.set_xlim(x, x + side)
-    axes.set_ylim(y + side, y)
+    axes.set(xlim=(x, x + side), ylim=(y + side, y))
 
 
 def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
@@ -279,10 +270,8 @@ def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
     end = (len(p_target) - 1, p_target[-1])
     style = {"textcoords": "offset points", "ha": "center", "color": BLUE, "fontsize": 9}
     axes.annotate(f"{p_target[-1]:.2f}", end, (0, 7), **style)
-    axes.set_box_aspect(0.86)
-    axes.set_ylim(0, 1.12)
-    axes.set_xlim(-0.3, max(len(p_target) - 1, 1) + 0.3)
-    axes.set_yticks([0, 0.5, 1])
+    axes.set(box_aspect=0.86, yticks=[0, 0.5, 1])
+    axes.set(xlim=(-0.3, max(len(p_target) - 1, 1) + 0.3), ylim=(0, 1.12))
     axes.tick_params(labelsize=8)
     _whole_numbers(axes.xaxis)
     axes.set_xlabel("edits", fontsize=9)
