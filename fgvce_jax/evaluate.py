@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,17 @@ MAPS = {"invariant": "contributions_before", "dominant": "contributions_after"}
 def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
     """Measure a finished run.
 
-    Images that nobody annotated (their keypoints are NaN) and what depends on them are left out,
-    and counted.
-
     Returns:
-        `explanations`, how many had references to take edits from; `not_annotated`, how many of
-        their images and how many of their edits are left out; `keypoints`, the means of
-        `summarise_agreement`; for "invariant" and "dominant" the mean `pixels`, `keypoints` and
-        `contribution` of `metrics.extent` over the `counted` samples, those with a keypoint in the
-        map's region (None where there are none), and how many are `without_keypoint`; and `edits`,
-        the `id` of the image, the `step` from 1, `near_kp` and `same_kp` of every edit. JSON can
-        hold it.
+        JSON of `explanations`, how many had references to take edits from; `not_annotated`, how
+        many of their images (with keypoints that are NaN) and edits are left out; `keypoints`, the
+        means of `summarise_agreement`; for "invariant" and "dominant" the mean `pixels`,
+        `keypoints` and `contribution` of `metrics.extent` over the `counted` samples, those with a
+        keypoint in the map's region (None where there are none), and how many are
+        `without_keypoint`; and `edits`, the `id` of the image, the `step` from 1, `near_kp` and
+        `same_kp` of every edit.
 
     Raises:
-        InputError: No finished run, a dataset without keypoints, or data that cannot be read any
-            more.
+        InputError: No finished run, a dataset without keypoints, or data that are gone.
     """
     results = read_run(run_folder)
     config = results.config
@@ -55,15 +52,15 @@ def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
             "dogs prepared with StanfordExtra's JSON"
         )
     clf = open_classifier(config.model)
-    with_references = np.array(results.table["status"].to_pylist()) == "explained"
-    rows = results.table.filter(with_references).select(["id", "index", "edits"]).to_pylist()
+    explained = np.flatnonzero(np.array(results.table["status"].to_pylist()) == "explained")
+    rows = results.table.select(["id", "index", "edits"]).take(explained).to_pylist()
     used = {edit["candidate_index"] for row in rows for edit in row["edits"]}
     with stage("Reading keypoints", len(rows) + len(used)) as advance:
         read = partial(_keypoints, view=(clf.image_size, clf.resize_to), advance=advance)
         of_image = read(dataset, {row["index"] for row in rows})
         of_reference = read(references, used)
-    annotated = np.array([not np.isnan(of_image[row["index"]]).any() for row in rows], bool)
-    shown = [row for row, known in zip(rows, annotated, strict=True) if known]
+    annotated = [not np.isnan(of_image[row["index"]]).any() for row in rows]
+    shown = list(compress(rows, annotated))
 
     n = results.maps["invariant"].shape[-1]
     near, same, edits = _agreement(shown, of_image, of_reference, n, clf.image_size)
@@ -75,12 +72,11 @@ def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
     if not shown:
         return out
     out["keypoints"] = summarise_agreement(near, same)
-    measured = np.flatnonzero(with_references)[annotated]
     queries = np.stack([of_image[row["index"]] for row in shown])
     measure = jax.jit(jax.vmap(partial(extent, size=(clf.image_size, clf.image_size))))
     for name, contributions in MAPS.items():
-        maps, weights = (results.maps[key][measured] for key in (name, contributions))
-        out[name] = _means(measure(maps, weights, queries))
+        maps = (results.maps[key][explained[annotated]] for key in (name, contributions))
+        out[name] = _means(measure(*maps, queries))
     return out | {"edits": edits}
 
 
@@ -119,10 +115,7 @@ def _keypoints(
     view: tuple[int, int | None],
     advance: Callable[[int], None],
 ) -> dict[int, Float[np.ndarray, "P 3"]]:
-    """Keypoints of images as the classifier sees them, each image read once and in order.
-
-    `view` is the classifier's `image_size` and `resize_to`.
-    """
+    """Keypoints of images in the classifier's view, each image read once and in order."""
     found = {}
     for index in sorted(indices):
         try:

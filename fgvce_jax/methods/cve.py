@@ -54,8 +54,7 @@ def _factored_scores(problem: Problem) -> Callable[[Any], Any]:
     So the sum over classes is a product of two matrices, each shifted to at most 1. It vanishes
     only if one candidate in place of another moves a logit by more than 80; such pairs are level.
     """
-    target, num_cells = problem.target, len(problem.rows)
-    prepared = problem.candidates.prepared
+    target, num_cells, prepared = problem.target, len(problem.rows), problem.candidates.prepared
     gain = (prepared - prepared[:, target, None]) / num_cells
     most = gain.max(0)
     of_candidate = jnp.exp(gain - most)
@@ -128,9 +127,9 @@ def cve_edits(
     Raises:
         InputError: A chunk below 1.
     """
-    shape = (len(problem.rows), len(problem.candidates.valid))
-    allowed = jnp.broadcast_to(problem.candidates.valid, shape)
-    return pair_edits(problem, allowed, jnp.zeros(shape), max_iterations, chunk)
+    bonus = jnp.zeros((len(problem.rows), len(problem.candidates.valid)))
+    allowed = jnp.broadcast_to(problem.candidates.valid, bonus.shape)
+    return pair_edits(problem, allowed, bonus, max_iterations, chunk)
 
 
 def cve_semantic_edits(
@@ -178,11 +177,8 @@ def auxiliary_bank(
 ) -> Float[Array, "G N A"]:
     """Auxiliary features of every candidate, 0 where there is none.
 
-    Args:
-        auxiliary: Images [B, H, W, 3] to features [B, n, n, A], n as in the bank.
-        bank: The bank.
-        images: The reference images that the bank was built from.
-        batch_size: Images in one call of `auxiliary`.
+    `auxiliary` maps images [B, H, W, 3] to features [B, n, n, A], n as in the bank, `batch_size` of
+    `images` in one call, the references that the bank was built from.
     """
     used, place = np.unique(np.maximum(bank.image, 0), return_inverse=True)
     features = []
@@ -270,10 +266,7 @@ def cve(
     bank: Bank,
     **options: Any,
 ) -> Float[Array, "B n n"]:
-    """The gain of p_Q by each edit of Goyal et al., at the cell it replaced; explains Q.
-
-    The bank is built with `top_m=None`; options of `cve_edits`. P plays no part.
-    """
+    """The gain of p_Q by each edit of Goyal et al., at its cell; options of `cve_edits`."""
     found = cve_counterfactuals(clf, images, contrast_classes, bank=bank, **options)
     return jax.vmap(partial(edit_map, n=found.cells.shape[1]))(found)
 

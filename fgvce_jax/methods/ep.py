@@ -24,10 +24,7 @@ AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
 
 
 class Kernel(NamedTuple):
-    """How a coarse grid of parameters, one every `step` pixels, becomes a smooth mask.
-
-    At a distance of `sigma` pixels a parameter's weight has fallen to exp(-1/2).
-    """
+    """Parameters one every `step` pixels, whose weight has fallen to exp(-1/2) at `sigma` pixels."""
 
     step: int
     sigma: float

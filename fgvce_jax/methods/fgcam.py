@@ -77,9 +77,8 @@ def input_rule(conv: nnx.Conv, norm: nnx.BatchNorm | None, x: Float[Array, "B H 
     low, high = x.min((1, 2, 3), keepdims=True), x.max((1, 2, 3), keepdims=True)
 
     def plus(above, below):
-        return convolve(conv, above, jax.nn.relu(kernel)) + convolve(
-            conv, below, jax.nn.relu(-kernel)
-        )
+        of_above = convolve(conv, above, jax.nn.relu(kernel))
+        return of_above + convolve(conv, below, jax.nn.relu(-kernel))
 
     def rule(relevance):
         above, below = shares(plus, (x - low, high - x), relevance)
@@ -145,10 +144,8 @@ def units_after(chain: Chain, stage: str | None) -> tuple[str, ...]:
         stage = "layer1" if any(name.startswith("layer1.") for name in chain.order) else pools[1]
     inside = [i for i, name in enumerate(chain.order) if f"{name}.".startswith(f"{stage}.")]
     if not inside:
-        raise InputError(
-            f"stage {stage!r}: expected input, or a layer (or its beginning) of the features: "
-            + ", ".join(chain.order)
-        )
+        expected = f"input, or a layer (or its beginning) of the features: {', '.join(chain.order)}"
+        raise InputError(f"stage {stage!r}: expected {expected}")
     return chain.order[inside[-1] + 1 :]
 
 
@@ -172,8 +169,7 @@ def fgcam(
         chunk: Masked images in one forward pass (scorecam).
 
     Raises:
-        InputError: An unknown stage or base, or a classifier other than a ResNet or VGG of this
-            package.
+        InputError: An unknown stage or base, or no ResNet or VGG of this package.
     """
     features = clf.features
     if isinstance(features, Backbone):

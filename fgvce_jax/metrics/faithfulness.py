@@ -28,9 +28,9 @@ class Curves(NamedTuple):
     """Probabilities of the class while pixels are exchanged, S steps.
 
     Attributes:
-        fraction: Share of the pixels exchanged so far, from 0 to 1, [S + 1].
-        insertion: Of the blurred image with that share of the image put back, [B, S + 1].
-        deletion: Of the image with that share of it blurred, [B, S + 1].
+        fraction: Share of the pixels exchanged so far, from 0 to 1.
+        insertion: Of the blurred image with that share of the image put back.
+        deletion: Of the image with that share of it blurred.
     """
 
     fraction: Float[Array, "points"]
@@ -43,8 +43,7 @@ def score(
     curve: Float[Array | np.ndarray, "*batch points"],
 ) -> Float[Array, "*batch"]:
     """Area under a curve of `Curves` by the trapezoid rule, in percent."""
-    heights = (curve[..., 1:] + curve[..., :-1]) / 2
-    return 100 * (heights * jnp.diff(fraction)).sum(-1)
+    return 100 * jnp.trapezoid(curve, fraction)
 
 
 def pixel_ranks(

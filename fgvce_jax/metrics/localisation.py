@@ -45,8 +45,8 @@ def localisation(
     """Pointing hit and energy of one map.
 
     Args:
-        values: The map; it is clipped at 0 and upsampled bilinearly. Its peak is the pixel with
-            the highest value, the first of several; a map without a positive value has no peak.
+        values: The map; it is clipped at 0 and upsampled bilinearly. Its peak is the first pixel
+            with the highest value; a map without a positive value has none.
         part_masks: The visible pixels of each part of the image.
         differing: The parts in which the two classes differ.
         n: Cells per side: the parts' masks are dilated by half a cell.

@@ -207,9 +207,9 @@ def card_figure(
         axes.imshow(layer, extent=(0, size, size, 0))
     _curve(figure.add_subplot(top[3]), found["p_target"], q)
 
-    many = f" (the first {max_edits} of {len(found['edits'])})"
     heading = "Each edit: the replaced cell, and the cell of a reference image that took its place"
-    heading += many if len(shown) < len(found["edits"]) else ""
+    if len(shown) < len(found["edits"]):
+        heading += f" (the first {max_edits} of {len(found['edits'])})"
     figure.text(0.02, 0.325, heading, fontsize=9, weight="bold")
     bottom = figure.add_gridspec(1, max_edits, left=0.02, right=0.985, top=0.27, bottom=0.01)
     for number, (edit, source) in enumerate(zip(shown, sources, strict=True), 1):

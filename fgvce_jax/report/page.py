@@ -47,8 +47,7 @@ def write_report(
     """Write report.html into the folder of a run.
 
     Every image is read once, in the order of its split. The page is written as it is drawn, so
-    that memory does not grow with the number of cards (but for the reference patches, of which the
-    bank holds a limited number).
+    that memory does not grow with the number of cards, only with that of reference patches.
 
     Args:
         folder: A run whose results are merged.
@@ -140,15 +139,11 @@ def duration(seconds: float) -> str:
 
 
 def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
-    """Pairs (predicted, target), their names and how many images; the most frequent first.
-
-    Ties go by name.
-    """
+    """Pairs (predicted, target), their names and how many images; the most frequent first."""
     names = ["predicted_name", "target_name"]
-    groups = results.table.group_by(["predicted", "target", *names])
-    pairs = groups.aggregate([("id", "count")]).sort_by(
-        [("id_count", "descending"), *((name, "ascending") for name in names)]
-    )
+    groups = results.table.group_by(["predicted", "target", *names]).aggregate([("id", "count")])
+    order = [("id_count", "descending"), *((name, "ascending") for name in names)]
+    pairs = groups.sort_by(order)
     return [row | {"key": _pair_key(row), "count": row["id_count"]} for row in pairs.to_pylist()]
 
 
@@ -190,10 +185,8 @@ def _seen(
     """An image as the classifier receives it; InputError where it is not the run's any more."""
     example = dataset[index]
     if example.id != id:
-        raise InputError(
-            f"{results.folder}: image {index} of the data is {example.id}, expected {id} as in "
-            f"the run"
-        )
+        found = f"image {index} of the data is {example.id}"
+        raise InputError(f"{results.folder}: {found}, expected {id} as in the run")
     return view(example.image)
 
 
@@ -227,8 +220,8 @@ def card(
     """
     n = maps["invariant"].shape[0]
     explains = {name: METHODS[name].explains for name in methods}
-    width, height = _CURVE
-    step = width / max(len(row["p_target"]) - 1, 1)
+    p_target, (width, height) = row["p_target"], _CURVE
+    step = width / max(len(p_target) - 1, 1)
     return row | {
         "pair": _pair_key(row),
         "image": data_uri(Image.fromarray(image)),
@@ -236,9 +229,7 @@ def card(
         "invariant": data_uri(overlay(maps["invariant"], "invariant")),
         "dominant": data_uri(overlay(maps["dominant"], "dominant")),
         "gallery": [(name, of, _picture(maps[name], of)) for name, of in explains.items()],
-        "curve": [
-            (round(step * k, 1), round(height * (1 - p), 1)) for k, p in enumerate(row["p_target"])
-        ],
+        "curve": [(round(step * k, 1), round(height * (1 - p), 1)) for k, p in enumerate(p_target)],
         "edits": [
             edit
             | {
@@ -247,7 +238,7 @@ def card(
                 "candidate": window(edit["candidate_cell"], n),
                 "p": p,
             }
-            for edit, p in zip(row["edits"], row["p_target"][1:], strict=True)
+            for edit, p in zip(row["edits"], p_target[1:], strict=True)
         ],
     }
 
