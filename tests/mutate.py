@@ -38,7 +38,6 @@ TESTS = {
     "fgvce_jax/methods/ig.py": ["methods/test_gradients.py", "methods/test_registry.py"],
     "fgvce_jax/methods/scorecam.py": ["methods/test_cams.py", "methods/test_registry.py"],
     "fgvce_jax/methods/scores.py": ["methods/test_registry.py", "methods/test_cams.py"],
-    "fgvce_jax/methods/sp.py": ["methods/test_registry.py"],
     "fgvce_jax/metrics/": ["metrics/test_{stem}.py"],
 }
 

@@ -112,8 +112,8 @@ class _Registry(dict[str, Method]):
 
 
 _PAIR: frozenset[Need] = frozenset({"contrast"})
-_BEST: frozenset[Need] = _PAIR | {"bank"}
-_EVERY: frozenset[Need] = _PAIR | {"all_cells"}
+_BEST: frozenset[Need] = frozenset({"contrast", "bank"})
+_EVERY: frozenset[Need] = frozenset({"contrast", "all_cells"})
 
 _RECORDS = (
     # one class

@@ -43,29 +43,24 @@ def shares(
     return tuple(x * gradient for x, gradient in zip(inputs, gradients, strict=True))
 
 
-def folded_kernel(conv: nnx.Conv, norm: nnx.BatchNorm | None) -> Float[Array, "k k C D"]:
-    """The convolution's kernel with the scale of the BatchNorm that follows it, if any."""
-    if norm is None:
-        return conv.kernel[...]
-    scale = norm.scale[...]  # pyright: ignore[reportOptionalSubscript]  # never without
-    return conv.kernel[...] * scale * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+def positive(
+    conv: nnx.Conv, norm: nnx.BatchNorm | None, sign: int = 1
+) -> Callable[[Any], Float[Array, "B h w D"]]:
+    """The convolution with the positive part of its kernel times `sign`, without its bias.
 
-
-def convolve(
-    conv: nnx.Conv, x: Float[Array, "B H W C"], kernel: Float[Array, "k k C D"]
-) -> Float[Array, "B h w D"]:
-    """The convolution of `conv` without its bias, with another kernel."""
+    The kernel includes the scale of the BatchNorm that follows, if any.
+    """
+    kernel = sign * conv.kernel[...]
+    if norm is not None:
+        scale = norm.scale[...]  # pyright: ignore[reportOptionalSubscript]  # never without
+        kernel = kernel * scale * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
+    kernel = jax.nn.relu(kernel)
     strides: Any = conv.strides  # wider types in flax than what `conv` of this package gives
     padding: Any = conv.padding
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return lambda x: jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=dimensions
     )
-
-
-def positive(conv: nnx.Conv, norm: nnx.BatchNorm | None) -> Callable[[Any], Any]:
-    """The convolution with the positive part of its kernel."""
-    kernel = jax.nn.relu(folded_kernel(conv, norm))
-    return lambda x: convolve(conv, x, kernel)
 
 
 def input_rule(conv: nnx.Conv, norm: nnx.BatchNorm | None, x: Float[Array, "B H W 3"]) -> Rule:
@@ -73,16 +68,12 @@ def input_rule(conv: nnx.Conv, norm: nnx.BatchNorm | None, x: Float[Array, "B H 
 
     An input is held to add W+ (x - low) - W- (high - x), neither term negative.
     """
-    kernel = folded_kernel(conv, norm)
+    above, below = positive(conv, norm), positive(conv, norm, -1)
     low, high = x.min((1, 2, 3), keepdims=True), x.max((1, 2, 3), keepdims=True)
 
-    def plus(above, below):
-        of_above = convolve(conv, above, jax.nn.relu(kernel))
-        return of_above + convolve(conv, below, jax.nn.relu(-kernel))
-
     def rule(relevance):
-        above, below = shares(plus, (x - low, high - x), relevance)
-        return above + below
+        of_low, of_high = shares(lambda a, b: above(a) + below(b), (x - low, high - x), relevance)
+        return of_low + of_high
 
     return rule
 

@@ -122,11 +122,6 @@ def weighted_maps(
         margin = config.evidence == "margin"
         return contributions(clf.head, h, c, config.sigma, against=against if margin else None)
 
-    def weight_after(sample):
-        image, target, *edits = sample
-        counterfactual = replace(clf, features=EditedFeatures(clf.features, *edits))
-        return weight(counterfactual, image[None], target[None])[0]
-
     head, cells, targets = searchable(clf.head), clf.features(images), contrast_classes
     edited, replaced = each_problem(edit, head, candidates, cells, targets, config.chunk)
     before = after = jnp.ones(cells.shape[:-1])
@@ -134,6 +129,12 @@ def weighted_maps(
         before = jax.vmap(score)(cells, classes, targets)
         after = jax.vmap(score)(edited, targets, classes)
     if weight is not None:
+
+        def weight_after(sample):
+            image, target, *edits = sample
+            counterfactual = replace(clf, features=EditedFeatures(clf.features, *edits))
+            return weight(counterfactual, image[None], target[None])[0]
+
         before = before * weight(clf, images, classes)
         after = after * jax.lax.map(weight_after, (images, targets, replaced, edited))
     return jax.vmap(weighted_difference)(cells, edited, before, after)

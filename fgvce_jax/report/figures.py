@@ -20,6 +20,7 @@ from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import AutoLocator
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from fgvce_jax.data.example import Dataset
@@ -113,23 +114,25 @@ def edits_chart(num_edits: Sequence[int] | np.ndarray, flipped: Sequence[bool] |
     edits, succeeded = np.asarray(num_edits, int), np.asarray(flipped, bool)
     counts = np.arange(max(edits, default=0) + 1)
     yes, no = (np.bincount(edits[k], minlength=len(counts)) for k in (succeeded, ~succeeded))
-    axes = Figure(figsize=(4.2, 3.2)).add_subplot()
+    figure = Figure(figsize=(4.2, 3.2))
+    axes = figure.add_subplot()
     axes.bar(counts, yes, 0.8, color=BLUE)
     axes.bar(counts, no, 0.8, bottom=yes, color=ORANGE)
     axes.set(xlabel="edits", xlim=(-0.6, max(len(counts), 6) - 0.4))
     _whole_numbers(axes.xaxis)
-    return _svg(axes, "edits")
+    return _svg(figure, axes, "edits")
 
 
 def probability_chart(
     before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray
 ) -> str:
     """Histograms of the target's probability before and after the edits, as SVG text."""
-    axes = Figure(figsize=(4.2, 3.2)).add_subplot()
+    figure = Figure(figsize=(4.2, 3.2))
+    axes = figure.add_subplot()
     for values, color in ((before, ORANGE), (after, BLUE)):
         axes.hist(values, np.linspace(0, 1, 21).tolist(), color=color, alpha=0.75)
     axes.set(xlabel="probability of Q", xlim=(0, 1))
-    return _svg(axes, "probability")
+    return _svg(figure, axes, "probability")
 
 
 def _whole_numbers(axis: Axis, **options: Any) -> None:
@@ -139,7 +142,7 @@ def _whole_numbers(axis: Axis, **options: Any) -> None:
     axis.set_major_locator(locator)
 
 
-def _svg(axes: Axes, name: str) -> str:
+def _svg(figure: Figure, axes: Axes, name: str) -> str:
     """A chart of numbers of images as SVG for the page, in its font and its text's colour.
 
     The page's ids are one space, so that the chart's get its name.
@@ -154,7 +157,7 @@ def _svg(axes: Axes, name: str) -> str:
     file = io.StringIO()
     layout = {"transparent": True, "bbox_inches": "tight", "pad_inches": 0.02}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fgvce", "font.family": "sans-serif"}):
-        axes.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **layout)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **layout)
     text = file.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     for reference in ('id="', 'href="#', "url(#"):
@@ -228,7 +231,7 @@ def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
     ]
     line = HPacker(children=texts, pad=0, sep=0)
     box = AnchoredOffsetbox("upper left", child=line, frameon=False, pad=0, borderpad=0)
-    box.set_bbox_to_anchor((0.02, 0.98), figure.transFigure)
+    box.set_bbox_to_anchor(Bbox.from_bounds(0.02, 0.98, 0, 0), figure.transFigure)
     figure.add_artist(box)
 
 
