@@ -44,8 +44,6 @@ def pgd(
     image's attack ends as soon as its target is predicted.
 
     Args:
-        clf: Any classifier.
-        images: float32 in [0, 1].
         targets: The class each should be classified as.
         eps: Largest change of a value, in units of [0, 1].
         step: Change of a value in one step, in the same units.
@@ -74,8 +72,8 @@ def pgd(
             return attacked, *probe(attacked), count + 1
 
         start = project(image + noise)
-        start = start, *probe(start), jnp.array(0)
-        attacked, _, flipped, count = jax.lax.while_loop(attacking, descend, start)
+        state = (start, *probe(start), jnp.array(0))
+        attacked, _, flipped, count = jax.lax.while_loop(attacking, descend, state)
         return Attack(attacked, flipped, count)
 
     return jax.vmap(one)(images, targets, jnp.zeros_like(images) if noise is None else noise)

@@ -42,18 +42,14 @@ TIE = 1e-5
 
 
 def pair_scores(problem: Problem, chunk: int) -> Callable[[Any], Any]:
-    """Rows [n^2, D] of the current feature map -> log p_target of every single edit, [n^2, N]."""
-    if isinstance(problem.head, PooledLinear):
-        return _factored_scores(problem)
-    return partial(_tried_scores, problem, chunk)
+    """Rows [n^2, D] of the current feature map -> log p_target of every single edit, [n^2, N].
 
-
-def _factored_scores(problem: Problem) -> Callable[[Any], Any]:
-    """1 / p_target = sum_k exp(z_k - z_target), and z is a sum of a cell's and a candidate's part.
-
-    So the sum over classes is a product of two matrices, each shifted to at most 1. It vanishes
-    only if one candidate in place of another moves a logit by more than 80; such pairs are level.
+    1 / p_target = sum_k exp(z_k - z_target). Where z is a sum of a cell's and a candidate's part,
+    the sum over classes is a product of two matrices, each shifted to at most 1. It vanishes only
+    if one candidate in place of another moves a logit by more than 80; such pairs are level.
     """
+    if not isinstance(problem.head, PooledLinear):
+        return partial(_tried_scores, problem, chunk)
     target, num_cells, prepared = problem.target, len(problem.rows), problem.candidates.prepared
     gain = (prepared - prepared[:, target, None]) / num_cells
     most = gain.max(0)
@@ -196,14 +192,12 @@ def auxiliary_bank(
 @partial(jax.jit, static_argnames=("edits", "share", "max_iterations", "chunk"))
 def _batch(
     edits: Callable[..., Counterfactual],
-    clf: Classifier,
-    images: Any,
-    targets: Any,
-    candidates: Candidates,
+    batch: tuple[Classifier, Any, Any, Candidates],
     *auxiliary: Any,
     **options: Any,
 ) -> Counterfactual:
     """`edits` of every image, one after another, so that none waits for the longest search."""
+    clf, images, targets, candidates = batch
     head, cells = searchable(clf.head), clf.features(images)
     search = partial(edits, **options)
     return each_problem(search, head, candidates, cells, targets, 1, *auxiliary)
@@ -218,7 +212,7 @@ def cve_counterfactuals(
     **options: Any,
 ) -> Counterfactual:
     """`cve_edits` of a batch, with the bank's candidates; every field gains a leading axis B."""
-    return _batch(cve_edits, clf, images, targets, bank.for_targets(targets), **options)
+    return _batch(cve_edits, (clf, images, targets, bank.for_targets(targets)), **options)
 
 
 def cve_semantic_counterfactuals(
@@ -234,8 +228,6 @@ def cve_semantic_counterfactuals(
     """`cve_semantic_edits` of a batch, with the bank's candidates; every field gains an axis B.
 
     Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
         targets: The class each should be classified as.
         bank: Candidates, built with `top_m=None`.
         auxiliary: Images [B, H, W, 3] to features [B, n, n, A] that distinguish parts, on the
@@ -246,9 +238,9 @@ def cve_semantic_counterfactuals(
     """
     batch = clf, images, targets, bank.for_targets(targets)
     if auxiliary is None:
-        return _batch(cve_semantic_edits, *batch, **options)
+        return _batch(cve_semantic_edits, batch, **options)
     served = jnp.asarray(auxiliary_candidates)[np.maximum(np.asarray(bank.group)[targets], 0)]
-    return _batch(cve_semantic_edits, *batch, auxiliary(images), served, **options)
+    return _batch(cve_semantic_edits, batch, auxiliary(images), served, **options)
 
 
 def edit_map(found: Counterfactual, n: int) -> Float[Array, "n n"]:

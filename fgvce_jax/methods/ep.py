@@ -24,7 +24,7 @@ AREA_WEIGHT, AREA_GROWTH = 300.0, 1.0035
 
 
 class Kernel(NamedTuple):
-    """Parameters one every `step` pixels, whose weight has fallen to exp(-1/2) at `sigma` pixels."""
+    """Parameters one every `step` pixels, whose weight falls to exp(-1/2) at `sigma` pixels."""
 
     step: int
     sigma: float

@@ -82,8 +82,6 @@ def fgvce(
     """The invariant map, which explains P, and the dominant, which explains Q (Eq. 10-11), signed.
 
     Args:
-        clf: The classifier.
-        images: float32 in [0, 1].
         classes: P, the predicted class.
         contrast_classes: Q, the correct class.
         bank: Candidates, from `fgvce_jax.build_bank` with the same classifier and sigma.

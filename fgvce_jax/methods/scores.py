@@ -41,9 +41,8 @@ def with_sp(
     if sigma is None:
         return maps
     scores = jax.vmap(lambda h, c: contributions(head, h, c, sigma))(cells, classes)
-    scores = jnp.maximum(scores, 0)
     highest = scores.max((-2, -1), keepdims=True)
-    return maps * (scores / jnp.where(highest > 0, highest, 1))
+    return maps * (jnp.maximum(scores, 0) / jnp.where(highest > 0, highest, 1))
 
 
 def stream(function: Callable[..., Any], chunk: int, *rows: Any) -> Any:

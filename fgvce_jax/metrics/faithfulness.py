@@ -72,7 +72,6 @@ def faithfulness(
     one image. They are made `chunk` at a time, whichever maps they belong to.
 
     Args:
-        clf: Any classifier.
         images: In [0, 1].
         maps: Any side m; they are upsampled bilinearly.
         classes: The class each map explains.

@@ -59,10 +59,9 @@ def summarise_agreement(
     """Means in percent over the first edits and over all edits; None where there are none."""
 
     def mean(values: np.ndarray) -> float | None:
-        used = np.asarray(values)[~np.isnan(values)]
+        used = values[~np.isnan(values)]
         return 100 * float(used.mean()) if len(used) else None
 
-    near, same = np.asarray(near), np.asarray(same)
     return {
         "first_edits": int((~np.isnan(near[:, :1])).sum()),
         "near_kp_first": mean(near[:, :1]),

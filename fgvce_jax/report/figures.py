@@ -176,15 +176,10 @@ def card_figure(
     view: Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]],
     max_edits: int = 5,
 ) -> Figure:
-    """One explanation as a matplotlib figure, for a paper or a README.
+    """Explanation `row` of a run as a matplotlib figure, for a paper or a README.
 
-    Args:
-        results: The run.
-        row: Which of its explanations.
-        dataset: The split that was explained.
-        references: The split that the candidates come from.
-        view: From an image to what the classifier saw of it.
-        max_edits: Edits whose cells are shown; all are framed in the image.
+    The splits and the view are those of `write_report`. Of the edits, all framed in the image, the
+    cells of the first `max_edits` are shown.
     """
     [found] = results.table.slice(row, 1).to_pylist()
     image = view(dataset[found["index"]].image)
