@@ -119,7 +119,8 @@ def reference_bank(clf, images):
         image=np.arange(count, dtype=np.int32)[None] // 4,
         cell=np.arange(count, dtype=np.int32)[None] % 4,
         references=np.ones(clf.num_classes, np.int32),
-        config=BankConfig(6, None, "all"),
+        group=np.zeros(clf.num_classes, np.int32),
+        config=BankConfig(6, None, "all", sigma=0.8),
     )
 
 
