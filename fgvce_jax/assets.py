@@ -8,12 +8,9 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(name: str | Path) -> Path | None:
-    """Where the package keeps its copy of `name`, or None.
+    """Where the package keeps its copy of a path such as "checkpoints/birds", or None.
 
     A wheel carries it inside the package; a checkout that is installed as editable has it beside.
-
-    Args:
-        name: A relative path such as "checkpoints/birds" or "configs/digits.yaml".
     """
     if Path(name).is_absolute() or ".." in Path(name).parts:
         return None

@@ -30,7 +30,7 @@ def open_bank(
     *,
     keep: bool = True,
 ) -> tuple[Bank, Skipped]:
-    """The bank in a file, if it was made of `key`; else a new one, which takes its place.
+    """The bank in a file, if it was made of `key`; else the one that `build` makes.
 
     Args:
         path: An .npz file, which need not be there.
@@ -42,7 +42,12 @@ def open_bank(
         InputError: `path` is something else than a bank, which is never overwritten, or lies in
             no folder.
     """
-    check_bank_path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"bank_file {path}: expected an existing folder to keep it in")
+    if path.exists() and not _is_bank(path):
+        raise InputError(
+            f"bank_file {path}: holds something else, expected a bank or a file that is not there"
+        )
     if path.exists():
         try:
             return load_bank(path, key)
@@ -55,16 +60,6 @@ def open_bank(
     return bank, skipped
 
 
-def check_bank_path(path: Path) -> None:
-    """Raise InputError unless `path` is a bank's file, or none yet in a folder that there is."""
-    if not path.parent.is_dir():
-        raise InputError(f"bank_file {path}: expected an existing folder to keep it in")
-    if path.exists() and not _is_bank(path):
-        raise InputError(
-            f"bank_file {path}: holds something else, expected a bank or a file that is not there"
-        )
-
-
 def _is_bank(path: Path) -> bool:
     """Whether a file has the entries of a bank, damaged or not."""
     try:
@@ -75,14 +70,7 @@ def _is_bank(path: Path) -> bool:
 
 
 def save_bank(bank: Bank, file: IO[bytes], key: Mapping[str, Any], skipped: Skipped = ()) -> None:
-    """Write the bank as .npz.
-
-    Args:
-        bank: The bank.
-        file: Where to.
-        key: All that it was made of; `load_bank` asks for the same.
-        skipped: The reference images that could not be read.
-    """
+    """Write the bank as .npz, with all that it was made of: `load_bank` asks for the same key."""
     texts = {"key": key, "config": asdict(bank.config), "skipped": list(skipped)}
     entries: dict[str, Any] = {name: json.dumps(text) for name, text in texts.items()}
     for name, value in vars(bank).items():

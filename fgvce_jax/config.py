@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field, is_dataclass, replace
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from fgvce_jax.errors import InputError
 
@@ -31,11 +31,9 @@ class DataConfig:
     class_map: str | None = None
 
     def __post_init__(self):
-        _at_least(self, 0, "num_workers")
-        for name in ("path", "class_map"):  # one name for a file, from wherever it is called
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
+        at_least(self, 0, "num_workers")
+        for name in ("path", "class_map"):
+            _set(self, name, _absolute(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -71,19 +69,17 @@ class ModelConfig:
     class_names: str | None = None
 
     def __post_init__(self):
-        _at_least(self, 1, "image_size", "resize_to")
+        at_least(self, 1, "image_size", "resize_to")
         if self.checkpoint and self.weights:
             raise InputError(
                 f"model: expected a checkpoint or weights, got both {self.checkpoint} and "
                 f"{self.weights} (--model.checkpoint null takes a preset's away)"
             )
         for name in ("checkpoint", "weights"):
-            value = getattr(self, name)
-            if value and os.path.exists(os.path.expanduser(value)):  # else: one that is shipped
-                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(value)))
-        if self.class_names is not None:
-            path = os.path.abspath(os.path.expanduser(self.class_names))
-            object.__setattr__(self, "class_names", path)
+            path = _absolute(getattr(self, name))
+            if path and os.path.exists(path):  # else: one that is shipped
+                _set(self, name, path)
+        _set(self, "class_names", _absolute(self.class_names))
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,9 @@ class BankConfig:
     sigma: float | None = None
 
     def __post_init__(self):
-        _at_least(self, 1, "per_class", "top_m")
-        _at_least(self, 0, "sigma")
-        _one_of(self, "reference", ("class", "all"))
+        at_least(self, 1, "per_class", "top_m")
+        at_least(self, 0, "sigma")
+        one_of(self, "reference")
 
 
 @dataclass(frozen=True)
@@ -138,10 +134,12 @@ class SearchConfig:
     chunk: int | None = None
 
     def __post_init__(self):
-        _at_least(self, 0, "sigma")
-        _at_least(self, 1, "max_iterations", "shortlist", "chunk")
-        _finite(self, "sigma", "lambda_sim", "lambda_cls")
-        _one_of(self, "evidence", ("predicted", "margin"))
+        at_least(self, 0, "sigma")
+        at_least(self, 1, "max_iterations", "shortlist", "chunk")
+        for name in ("sigma", "lambda_sim", "lambda_cls"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name}: expected a finite number, got {getattr(self, name)}")
+        one_of(self, "evidence")
 
 
 @dataclass(frozen=True)
@@ -203,47 +201,49 @@ class ExplainConfig:
     bank_file: str | None = None
 
     def __post_init__(self):
-        _at_least(self, 1, "limit", "batch_size", "part_size")
+        at_least(self, 1, "limit", "batch_size", "part_size")
         if self.bank.sigma is None:
-            object.__setattr__(self, "bank", replace(self.bank, sigma=self.search.sigma))
+            _set(self, "bank", replace(self.bank, sigma=self.search.sigma))
         elif self.bank.sigma != self.search.sigma:
             raise InputError(
                 f"bank.sigma: expected the search's, {self.search.sigma}, got {self.bank.sigma}"
             )
         if isinstance(self.methods, str):
             names = tuple(name.strip() for name in self.methods.split(",") if name.strip())
-            object.__setattr__(self, "methods", names)
+            _set(self, "methods", names)
 
 
-def _at_least(config: Any, least: int, *names: str) -> None:
+_set = object.__setattr__  # of a frozen dataclass, before anyone has seen it
+
+
+def _absolute(path: str | None) -> str | None:
+    """One name for a file, from wherever it is called."""
+    return path and os.path.abspath(os.path.expanduser(path))
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Raise InputError unless each of these fields is None, or `least` or more."""
     for name in names:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise InputError(f"{name}: expected {least} or more, got {value}")
 
 
-def _finite(config: Any, *names: str) -> None:
+def one_of(config: Any, *names: str) -> None:
+    """Raise InputError unless each of these fields holds one of its type's literals."""
     for name in names:
-        if not math.isfinite(getattr(config, name)):
-            raise InputError(f"{name}: expected a finite number, got {getattr(config, name)}")
-
-
-def _one_of(config: Any, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in choices:
-        raise InputError(f"{name}: expected {' or '.join(choices)}, got {value!r}")
+        value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
+        if value not in choices:
+            raise InputError(f"{name}: expected {' or '.join(choices)}, got {value!r}")
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:
     """A config dataclass from what `dataclasses.asdict` (and JSON) made of it."""
     hints = get_type_hints(kind)
-    return kind(
-        **{
-            name: from_dict(hints[name], value)
-            if is_dataclass(hints[name])
-            else tuple(value)
-            if isinstance(value, list)
-            else value
-            for name, value in values.items()
-        }
-    )
+
+    def value(name: str, given: Any) -> Any:
+        if is_dataclass(hints[name]):
+            return from_dict(hints[name], given)
+        return tuple(given) if isinstance(given, list) else given
+
+    return kind(**{name: value(name, given) for name, given in values.items()})

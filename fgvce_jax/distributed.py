@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,9 @@ from fgvce_jax.errors import InputError, Unfinished
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run.
+    """This process, `index` among `count` that wait for each other up to `timeout_s` seconds.
 
-    Attributes:
-        index: Which one it is; process 0 opens the run and puts the results together.
-        count: How many there are.
-        timeout_s: How long they wait for each other, in seconds.
+    Process 0 opens the run and puts the results together.
     """
 
     index: int = 0
@@ -74,11 +71,7 @@ class Processes:
             sign.unlink(missing_ok=True)
 
     def wait_for_parts(self, folder: Path, done: Callable[[], frozenset[int]], count: int) -> None:
-        """Return when all parts are there, whoever writes them.
-
-        Raises:
-            Unfinished: Neither a new part nor a sign of life in `folder` for `timeout_s` seconds.
-        """
+        """Return when all parts are there; Unfinished where their processes fall silent."""
         everything = frozenset(range(count))
         others = [i for i in range(self.count) if i != self.index]
         if (missing := self._watch(folder, lambda: everything - done(), others)) is not None:
@@ -89,11 +82,7 @@ class Processes:
             )
 
     def wait_for_results(self, folder: Path, finished: Callable[[], bool]) -> None:
-        """Return when process 0 has put the parts together.
-
-        Raises:
-            Unfinished: No sign of its life in `folder` for `timeout_s` seconds.
-        """
+        """Return when process 0 has put the parts together; Unfinished where it falls silent."""
         if self._watch(folder, lambda: frozenset() if finished() else frozenset({0}), [0]):
             raise Unfinished(
                 f"distributed: no sign of life within {self.timeout_s:g} s of the process that "
@@ -105,39 +94,32 @@ class Processes:
     ) -> frozenset[int] | None:
         """None once nothing is missing; the missing ones when the watched processes are silent."""
 
-        def signs() -> list[float]:
-            times = (_modified(folder / f".process-{i}.tmp") for i in watched)
-            return [time for time in times if time is not None]
+        def look() -> tuple[frozenset[int], list[float]]:
+            signs = []
+            for i in watched:
+                with suppress(FileNotFoundError):  # also where its process removes it just now
+                    signs.append((folder / f".process-{i}.tmp").stat().st_mtime)
+            return missing(), signs
 
-        seen, since = (missing(), signs()), time.monotonic()
+        seen, since = look(), time.monotonic()
         while seen[0]:
             time.sleep(0.1)
-            now = missing(), signs()
-            if now != seen:
+            if (now := look()) != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > self.timeout_s:
                 return seen[0]
         return None
 
 
-def _modified(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # also where its process removes it just now
-        return None
-
-
 def join(config: DistributedConfig) -> Processes:
     """Connect to the other processes; call it before anything touches a device.
 
-    Raises:
-        InputError: The addresses are incomplete. A process that is not there within the timeout
-            ends this one, with exit code 2.
+    A process that is not there within the timeout ends this one, with exit code 2.
     """
     explicit = (config.coordinator, config.num_processes, config.process_id)
-    if not config.cluster and all(value is None for value in explicit):
-        return Processes()
-    if not config.cluster and any(value is None for value in explicit):
+    if not config.cluster and None in explicit:
+        if explicit == (None, None, None):
+            return Processes()
         raise InputError(
             "distributed: expected coordinator, num_processes and process_id together, or cluster"
         )

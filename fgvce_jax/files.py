@@ -20,6 +20,15 @@ from fgvce_jax.errors import InputError, Unfinished
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name `path` where the block cannot write; raises Unfinished in the place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise Unfinished(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` whole, on the disk, when the block ends; or not at all.
 
@@ -28,14 +37,13 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise Unfinished(f"{path}: cannot be written ({error.strerror or error})") from error
+        with writing(path):
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -45,7 +53,7 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -28,7 +28,8 @@ from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.explain import Explanation, explain_cells
 from fgvce_jax.heads import searchable
 from fgvce_jax.memory import available_bytes, program_bytes
-from fgvce_jax.method_maps import EXPLAINED_BY, method_maps
+from fgvce_jax.methods import METHODS
+from fgvce_jax.metrics.maps import at_cells
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.progress import notify
 from fgvce_jax.results import CORE_MAPS, Edit, ImageResult
@@ -39,13 +40,8 @@ from fgvce_jax.results import CORE_MAPS, Edit, ImageResult
 class Predictor:
     """Feature maps and logits of batches, in one shape, split over the local devices.
 
-    Args:
-        clf: The classifier.
-        batch_size: Images in a batch, rounded up to a multiple of the devices.
-        num_workers: Processes that decode images, see `batches`.
-
-    Raises:
-        InputError: A batch does not fit in memory.
+    `batch_size` is rounded up to a multiple of the devices; InputError where such a batch does not
+    fit in memory.
     """
 
     def __init__(self, clf: Classifier, batch_size: int, num_workers: int = 0):
@@ -70,11 +66,7 @@ class Predictor:
             )
 
     def __call__(self, batch: Batch) -> tuple[Float[Array, "B n n C"], Float[np.ndarray, "b K"]]:
-        """Feature maps of the padded batch, and logits of its b images.
-
-        Raises:
-            InputError: NaN logits.
-        """
+        """Feature maps of the padded batch, and logits of its b images; InputError for NaN."""
         images = pad_batch(batch.image, self.batch_size)
         cells, logits = self._program(self.clf, jax.device_put(images, self._sharding))
         logits = np.asarray(logits)[: len(batch.index)]
@@ -88,15 +80,9 @@ class Predictor:
         on_skip: Callable[[UnreadableImage], None],
     ) -> Iterator[Batch]:
         """The images at `indices` as the classifier takes them; see `data.pipeline.batches`."""
-        return batches(
-            dataset,
-            indices,
-            self.batch_size,
-            self.clf.image_size,
-            self.clf.resize_to,
-            num_workers=self.num_workers,
-            on_skip=on_skip,
-        )
+        sizes = self.batch_size, self.clf.image_size, self.clf.resize_to
+        workers = self.num_workers
+        return batches(dataset, indices, *sizes, num_workers=workers, on_skip=on_skip)
 
 
 @jax.jit
@@ -117,13 +103,7 @@ def most_confused(
     """For every class, the other class that is predicted most often for its images.
 
     Where no image of a class is misclassified, the other class with the highest mean probability.
-
-    Args:
-        predictor: Of the classifier.
-        dataset: N images.
-        labels: Their classes.
-        count: Only the first `count` images are looked at.
-        advance: Told after every batch how many images it had.
+    Only the first `count` images are looked at; `advance` is told of each batch's images.
     """
     num_classes = predictor.clf.num_classes
     votes = np.zeros((num_classes, num_classes))
@@ -139,6 +119,55 @@ def most_confused(
     return votes.argmax(-1).astype(np.int32)
 
 
+# --- other methods' maps beside the explanations -------------------------------------------------
+
+EXPLAINED_BY = {"fgvce_invariant": "invariant", "fgvce_dominant": "dominant"}
+"""Methods whose maps an explanation holds already, and under which name."""
+
+
+def check_methods(names: Sequence[str], clf: Classifier) -> tuple[str, ...]:
+    """The methods named, in order and each once; InputError for one that the classifier lacks.
+
+    Each is traced for one image, which takes a moment, so that this is known before anything is
+    computed.
+    """
+    image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), jnp.float32)
+    label = jax.ShapeDtypeStruct((1,), jnp.int32)
+    for method in (METHODS[name] for name in names):
+        if not method.needs & {"bank", "all_cells"}:  # these take any classifier
+            jax.eval_shape(method, clf, image, label, label)
+    return tuple(dict.fromkeys(names))
+
+
+def need_all_cells(names: Sequence[str]) -> bool:
+    """Whether a method needs a bank of all cells of the references."""
+    return any("all_cells" in METHODS[name].needs for name in names)
+
+
+def method_maps(
+    names: Sequence[str],
+    clf: Classifier,
+    images: Float[np.ndarray, "B H W 3"],
+    predicted: Int[Any, "B"],
+    targets: Int[Any, "B"],
+    n: int,
+    *,
+    bank: Bank | None = None,
+    all_cells: Bank | None = None,
+) -> dict[str, Float[np.ndarray, "B n n"]]:
+    """Each method's maps at cell resolution n: of P, against Q where it contrasts two classes.
+
+    `images` are in [0, 1]; `all_cells` is a bank with `top_m=None`, for methods that need it.
+    """
+    maps = {}
+    for name in names:
+        method = METHODS[name]
+        given = all_cells if "all_cells" in method.needs else bank
+        out = method(clf, images, predicted, targets, bank=given)
+        maps[name] = np.asarray(jax.vmap(partial(at_cells, n=n))(out))
+    return maps
+
+
 # --- explanations -------------------------------------------------------------------------------
 
 
@@ -152,11 +181,7 @@ class _Waiting:
 
 
 class CellQueue:
-    """Feature maps that wait on the device until a batch of them is full.
-
-    Args:
-        batch_size: Feature maps in a batch.
-    """
+    """Feature maps that wait on the device until a batch of them is full."""
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
@@ -225,13 +250,9 @@ class Explainer:
         part: range,
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[ImageResult]:
-        """The result of each image of `part`, in its order.
+        """The result of each image of `part`, in its order; `advance` is told of each batch's.
 
-        Args:
-            dataset: N images.
-            labels: Their classes, as the classifier numbers them.
-            part: Indices of the images.
-            advance: Told after every batch how many images it had.
+        Labels are as the classifier numbers the classes.
         """
         found: dict[int, ImageResult] = {}
         ids = dataset.ids
@@ -308,16 +329,9 @@ class Explainer:
         maps = {name: np.asarray(getattr(out, EXPLAINED_BY[name])) for name in held}
         if others := [name for name in self.methods if name not in EXPLAINED_BY]:
             images = pad_batch(np.stack([w.image for w in waiting]), self.predictor.batch_size)
-            maps |= method_maps(
-                others,
-                self.predictor.clf,
-                images.astype(np.float32) / 255,
-                out.predicted,
-                out.target,
-                out.invariant.shape[-1],
-                bank=self.bank,
-                all_cells=self.all_cells,
-            )
+            images, n = images.astype(np.float32) / 255, out.invariant.shape[-1]
+            arguments = self.predictor.clf, images, out.predicted, out.target, n
+            maps |= method_maps(others, *arguments, bank=self.bank, all_cells=self.all_cells)
         return maps
 
 
@@ -333,26 +347,17 @@ def image_result(
 ) -> ImageResult:
     """The result of an image that was explained.
 
-    Args:
-        index, id, label: As in `ImageResult`.
-        explanation: Of this image: NumPy leaves without the batch axis.
-        provenance: Image and cell of each candidate for the target, from `Bank.provenance`; the
-            result's status is "no_reference" where there is no candidate (-1 throughout).
-        reference_ids: The ids of the reference split.
-        time_s: Seconds it took.
-        maps: Other methods' maps of this image.
+    `explanation` is of this image (NumPy leaves without the batch axis), `provenance` the image
+    and cell of each candidate for its target, from `Bank.provenance`: -1 throughout where there is
+    none, and the status is "no_reference" then. `maps` are other methods'.
     """
     images, cells = provenance
     count = int(explanation.num_edits)
+    chosen = np.asarray(explanation.edit_candidate)[:count]
+    of_edit = explanation.edit_cell, images[chosen], cells[chosen], explanation.edit_similarity
     edits = tuple(
-        Edit(
-            cell=int(explanation.edit_cell[t]),
-            candidate_image=reference_ids[int(images[explanation.edit_candidate[t]])],
-            candidate_index=int(images[explanation.edit_candidate[t]]),
-            candidate_cell=int(cells[explanation.edit_candidate[t]]),
-            similarity=float(explanation.edit_similarity[t]),
-        )
-        for t in range(count)
+        Edit(int(cell), reference_ids[image], int(image), int(candidate), float(similarity))
+        for cell, image, candidate, similarity in zip(*of_edit, strict=False)  # up to `count`
     )
     return ImageResult(
         index=index,

@@ -37,9 +37,7 @@ def verbosity(*, quiet: bool) -> Iterator[None]:
 def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A bar for one stage; the block receives a function that moves it on by a count.
 
-    Args:
-        name: What is being done.
-        total: How many steps there are; None shows that it is alive, and the time.
+    Without a `total` number of steps it shows that the work is alive, and the time.
     """
     columns = (
         TextColumn("{task.description:<24}"),

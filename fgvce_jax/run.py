@@ -22,13 +22,19 @@ from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import image_loader, preprocess
 from fgvce_jax.distributed import Processes
 from fgvce_jax.errors import UnreadableImage
-from fgvce_jax.inference import Explainer, Predictor, most_confused
-from fgvce_jax.method_maps import check_methods, need_all_cells
+from fgvce_jax.inference import Explainer, Predictor, check_methods, most_confused, need_all_cells
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
 from fgvce_jax.report import write_report
-from fgvce_jax.results import CORE_MAPS, Run, join_run, open_run, read_run, whole_parts
-from fgvce_jax.results.summary import summary
+from fgvce_jax.results import (
+    CORE_MAPS,
+    Run,
+    join_run,
+    open_run,
+    read_run,
+    summary,
+    whole_parts,
+)
 from fgvce_jax.run_inputs import RunInputs, open_inputs, open_splits
 
 __all__ = ["explain_split", "report_again", "summary"]
@@ -39,9 +45,6 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
 
     A run that was interrupted continues. With several processes, each calls this with the same
     config and folder; each explains its share of the parts, and process 0 puts them together.
-
-    Raises:
-        InputError: See the modules that read the classifier, the data and the folder.
     """
     processes = processes or Processes()
     run = _open_folder(folder, asdict(config), processes)
@@ -105,37 +108,26 @@ def _open_bank(
     predictor: Predictor, inputs: RunInputs, config: BankConfig, path: Path, keep: bool
 ) -> tuple[Bank, Skipped]:
     """The bank in `path`, or a new one; and the reference images that could not be read."""
-    key = {
-        "classifier": inputs.fingerprints["classifier"],
-        "references": inputs.fingerprints["reference dataset"],
-        **asdict(config),
-    }
-    return open_bank(path, key, partial(_build_bank, predictor, inputs, config), keep=keep)
-
-
-def _build_bank(
-    predictor: Predictor, inputs: RunInputs, config: BankConfig
-) -> tuple[Bank, Skipped]:
-    skipped = []
+    clf, size, skipped = predictor.clf, predictor.batch_size, []
 
     def skip(error: UnreadableImage) -> None:
         notify(f"skipped reference {error}")
         skipped.append({"id": error.id, "why": error.why})
 
-    clf, size = predictor.clf, predictor.batch_size
-    load = image_loader(
-        inputs.references,
-        size,
-        clf.image_size,
-        clf.resize_to,
-        num_workers=predictor.num_workers,
-        on_skip=skip,
-    )
-    with stage("Collecting references", config.per_class * clf.num_classes) as advance:
-        bank = build_bank(
-            clf, load, inputs.reference_labels, config, batch_size=size, advance=advance
-        )
-    return bank, skipped
+    def build() -> tuple[Bank, Skipped]:
+        options = {"num_workers": predictor.num_workers, "on_skip": skip}
+        load = image_loader(inputs.references, size, clf.image_size, clf.resize_to, **options)
+        with stage("Collecting references", config.per_class * clf.num_classes) as advance:
+            labels = inputs.reference_labels
+            bank = build_bank(clf, load, labels, config, batch_size=size, advance=advance)
+        return bank, skipped
+
+    key = {
+        "classifier": inputs.fingerprints["classifier"],
+        "references": inputs.fingerprints["reference dataset"],
+        **asdict(config),
+    }
+    return open_bank(path, key, build, keep=keep)
 
 
 def _explain_parts(
@@ -187,11 +179,7 @@ def _report(folder: Path, clf: Classifier, dataset: Dataset, references: Dataset
 
 
 def report_again(folder: Path) -> Path:
-    """Write the report of a finished run anew, reopening what its config names.
-
-    Raises:
-        InputError: No finished run there, or its data or classifier are gone.
-    """
+    """Write the report of a finished run anew, reopening what its config names."""
     config = read_run(folder).config
     splits = open_splits(config.data, config.split, config.reference_split)
     return _report(folder, open_classifier(config.model), *splits)

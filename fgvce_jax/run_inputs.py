@@ -19,15 +19,14 @@ from fgvce_jax.progress import notify
 
 @dataclass(frozen=True)
 class RunInputs:
-    """All that a run reads.
+    """All that a run reads; labels are classes as the classifier numbers them.
 
     Attributes:
-        clf: The classifier, in the run's precision; it takes the dataset's class names where it
-            has none.
-        dataset: The split that is explained, N images.
-        labels: Their classes, as the classifier numbers them.
-        references: The split that candidates come from, M images.
-        reference_labels: Their classes, likewise.
+        clf: The classifier, in the run's precision, with the dataset's class names if it had none.
+        dataset: The split that is explained.
+        labels: Of the images in it.
+        references: The split that candidates come from.
+        reference_labels: Of the images in it.
     """
 
     clf: Classifier
@@ -51,8 +50,7 @@ def open_inputs(config: ExplainConfig) -> RunInputs:
     """Open what a config names.
 
     Raises:
-        InputError: A classifier or a dataset that is not there or cannot be read, or classes of
-            the one that the other does not have.
+        InputError: Something is not there, cannot be read, or has classes that the other has not.
     """
     clf = open_classifier(config.model)
     if config.dtype != "float32":

@@ -24,7 +24,7 @@ FLOORS = """
     data
     train
     results
-    bank_file run_inputs method_maps
+    bank_file run_inputs
     report
     inference
     run

@@ -11,8 +11,14 @@ import fgvce_jax as fg
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import UnreadableImage
 from fgvce_jax.explain import Explanation
-from fgvce_jax.inference import Explainer, Predictor, image_result, most_confused
-from fgvce_jax.method_maps import check_methods, method_maps
+from fgvce_jax.inference import (
+    Explainer,
+    Predictor,
+    check_methods,
+    image_result,
+    method_maps,
+    most_confused,
+)
 from fgvce_jax.methods import METHODS, cve
 from fgvce_jax.results import CORE_MAPS, Edit
 

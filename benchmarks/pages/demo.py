@@ -25,8 +25,7 @@ from fgvce_jax.data.pipeline import preprocess
 from fgvce_jax.errors import InputError
 from fgvce_jax.models import load_classifier, open_classifier
 from fgvce_jax.report import card_figure
-from fgvce_jax.results import RunResults, read_run
-from fgvce_jax.results.summary import summary
+from fgvce_jax.results import RunResults, read_run, summary
 
 BEGIN, END = "<!-- demo begins -->\n", "<!-- demo ends -->\n"
 

@@ -1,26 +1,30 @@
-"""The parts of an unfinished run: a Parquet file for each, with checksums and its own number."""
+"""The parts of an unfinished run, a Parquet file each, and the tables that they are merged to."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import fingerprint, whole_file
-from fgvce_jax.results.schema import EXPLANATIONS, ImageResult
+from fgvce_jax.results.schema import EXPLANATIONS, PREDICTIONS, ImageResult
 
 PART = pa.schema(
     [("label", pa.int32()), ("why", pa.string())]
     + [f for f in EXPLANATIONS if not f.name.endswith("_name")]
 )
 """The columns of a part, a row per image; beside them a column "map:NAME" for every map."""
+
+# --- a part -------------------------------------------------------------------------------------
 
 
 def part_path(folder: Path, number: int) -> Path:
@@ -35,12 +39,7 @@ def part_numbers(folder: Path) -> frozenset[int]:
 
 
 def write_part(path: Path, number: int, results: Sequence[ImageResult]) -> None:
-    """Write a part, with a checksum on every page, its number and a fingerprint of its content.
-
-    Raises:
-        InputError: A map of another shape than the same map of an image before it.
-        Unfinished: It cannot be written.
-    """
+    """Write a part, with a checksum on every page, its number and a fingerprint of its content."""
     shapes: dict[str, tuple[int, ...]] = {}
     for result in results:
         for name, values in result.maps.items():
@@ -51,10 +50,29 @@ def write_part(path: Path, number: int, results: Sequence[ImageResult]) -> None:
                 )
     rows = pa.Table.from_pylist([_row(result) for result in results], PART)
     for name, shape in shapes.items():
-        rows = rows.append_column(f"map:{name}", _map_column(results, name, shape))
+        absent = np.full(shape, np.nan, np.float32)
+        rows = rows.append_column(
+            f"map:{name}", _tensors([r.maps.get(name, absent) for r in results])
+        )
     rows = rows.replace_schema_metadata({"part": str(number), "content": _content(rows)})
     with whole_file(path) as file:
         pq.write_table(rows, file, write_page_checksum=True)
+
+
+def _row(result: ImageResult) -> dict[str, Any]:
+    p = list(result.p_target)
+    return vars(result) | {
+        "target": result.label if result.target is None else result.target,
+        "num_edits": len(result.edits),
+        "p_target_before": p[0] if p else None,
+        "p_target_after": p[-1] if p else None,
+        "p_target": p,
+        "edits": [vars(edit) for edit in result.edits],
+    }
+
+
+def _tensors(maps: Any) -> pa.Array:
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.asarray(maps, np.float32))
 
 
 def _content(table: pa.Table) -> str:
@@ -62,33 +80,6 @@ def _content(table: pa.Table) -> str:
     maps = [name for name in table.column_names if name.startswith("map:")]
     values = [table[name].combine_chunks().to_numpy_ndarray() for name in maps]
     return fingerprint(table.column_names, table.drop_columns(maps).to_pylist(), values)
-
-
-def _row(result: ImageResult) -> dict[str, Any]:
-    p = list(result.p_target)
-    return {
-        "id": result.id,
-        "index": result.index,
-        "label": result.label,
-        "target": result.label if result.target is None else result.target,
-        "predicted": result.predicted,
-        "status": result.status,
-        "why": result.why,
-        "flipped": result.flipped,
-        "num_edits": len(result.edits),
-        "p_target_before": p[0] if p else None,
-        "p_target_after": p[-1] if p else None,
-        "p_target": p,
-        "edits": [vars(edit) for edit in result.edits],
-        "time_s": result.time_s,
-    }
-
-
-def _map_column(results: Sequence[ImageResult], name: str, shape: tuple[int, ...]) -> pa.Array:
-    """The map of every image; NaN where an image has none."""
-    absent = np.full(shape, np.nan, np.float32)
-    values = np.stack([np.asarray(r.maps.get(name, absent), np.float32) for r in results])
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(values)
 
 
 @contextmanager
@@ -115,18 +106,112 @@ def read_part(path: Path, number: int) -> pa.Table:
         if found != str(number):
             raise ValueError(f"expected part {number}, it holds part {found}")
         table = file.read()
-        table = table.cast(pa.schema([_field(field) for field in table.schema]))
+        maps = [field for field in table.schema if field.name.startswith("map:")]
+        table = table.cast(pa.schema([*PART, *maps]))
         if kept.get(b"content") != _content(table).encode():
             raise ValueError("its content is not what was written")
     return table
 
 
-def part_schema(path: Path) -> pa.Schema:
-    """The columns of a part; Unfinished where the file is damaged."""
-    with _open_part(path) as file:
-        return file.schema_arrow
+# --- all of them --------------------------------------------------------------------------------
 
 
-def _field(found: pa.Field) -> pa.Field:
-    """The field as it was written; of a map the one that was found."""
-    return found if found.name.startswith("map:") else PART.field(found.name)
+def merge_parts(
+    folder: Path, num_parts: int, class_names: Sequence[str], map_names: Sequence[str]
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Write explanations.parquet, predictions.parquet and maps.parquet, a part at a time.
+
+    Returns:
+        The counts of run.json, and the skipped images: their index, id and why.
+
+    Raises:
+        InputError: A map has another shape in a later part.
+        Unfinished: A part is damaged or out of place, or the disk is full.
+    """
+    names = pa.array(class_names, pa.string())
+    paths = [part_path(folder / "parts", number) for number in range(num_parts)]
+    map_schema = _map_schema(paths, map_names)
+    schemas = {"explanations": EXPLANATIONS, "predictions": PREDICTIONS, "maps": map_schema}
+    counts, skipped = Counter[str](), []
+    with ExitStack() as stack:
+        tables = {}
+        for name, schema in schemas.items():
+            file = stack.enter_context(whole_file(folder / f"{name}.parquet"))
+            writer = pq.ParquetWriter(file, schema, write_page_checksum=True)
+            tables[name] = stack.enter_context(writer)
+        for part in _in_order(paths):
+            lost = part.filter(pc.field("status") == "skipped")
+            skipped += lost.select(["index", "id", "why"]).to_pylist()
+            read = part.filter(pc.field("status") != "skipped")
+            counts.update(read["status"].to_pylist())
+            counts["correct"] += pc.equal(read["predicted"], read["label"]).to_pylist().count(True)
+            read = read.select(["index", "id", "label", "predicted"])
+            tables["predictions"].write_table(read.rename_columns(PREDICTIONS.names))
+            found = part.filter(pc.field("status").isin(("explained", "no_reference")))
+            counts["flipped"] += found["flipped"].to_pylist().count(True)
+            tables["maps"].write_table(_maps(found, map_schema))
+            for name in ("target", "predicted"):
+                found = found.append_column(f"{name}_name", names.take(found[name]))
+            tables["explanations"].write_table(found.select(EXPLANATIONS.names).cast(EXPLANATIONS))
+    return _in_full(counts, len(skipped)), skipped
+
+
+def _in_order(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """The parts, verified, their images in the order of the split."""
+    last = -1
+    for number, path in enumerate(paths):
+        part = read_part(path, number)
+        index = part["index"].to_numpy()
+        if np.any(np.diff(index, prepend=last) <= 0):
+            raise Unfinished(
+                f"{path}: images {index.min()} to {index.max()}, expected ascending ones above "
+                f"{last}; remove this part and run again"
+            )
+        last = int(index[-1])
+        yield part
+
+
+def _in_full(counts: Counter[str], skipped: int) -> dict[str, int]:
+    """The counts of run.json from those of the statuses, correct and flipped images."""
+    read = counts["unexplained"] + counts["explained"] + counts["no_reference"]
+    return {
+        "images": read + skipped,
+        "skipped": skipped,
+        "read": read,
+        "correct": counts["correct"],
+        "misclassified": read - counts["correct"],
+        **{name: counts[name] for name in ("explained", "flipped", "no_reference")},
+    }
+
+
+def _map_schema(paths: Sequence[Path], names: Sequence[str]) -> pa.Schema:
+    """A column for each of `names`, there or not, and for every other map that the parts hold."""
+    nothing = pa.fixed_shape_tensor(pa.float32(), (1, 1))  # where no image was explained
+    found: dict[str, Any] = {}
+    for path in paths:
+        with _open_part(path) as file:
+            columns = file.schema_arrow
+        for field in columns:
+            name = field.name.removeprefix("map:")
+            if name == field.name:
+                continue
+            if found.setdefault(name, field.type) != field.type:
+                raise InputError(
+                    f"{path}: map {name} has shape {list(field.type.shape)}, before "
+                    f"{list(found[name].shape)}"
+                )
+    every = dict.fromkeys((*names, *found))
+    return pa.schema([(name, found.get(name, nothing)) for name in every])
+
+
+def _maps(found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The maps of a part's explanations; NaN where a part lacks one."""
+    if not len(found):
+        return schema.empty_table()
+
+    def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
+        if f"map:{field.name}" in found.column_names:
+            return found[f"map:{field.name}"]
+        return _tensors(np.full((len(found), *field.type.shape), np.nan))
+
+    return pa.table([column(field) for field in schema], schema=schema)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fgvce_jax.errors import InputError, Unfinished
-from fgvce_jax.files import FolderLock, is_temporary, read_json, write_json
+from fgvce_jax.files import FolderLock, is_temporary, read_json, write_json, writing
 from fgvce_jax.progress import notify
-from fgvce_jax.results.merge import merge_parts
-from fgvce_jax.results.parts import part_numbers, part_path, read_part, write_part
+from fgvce_jax.results.parts import merge_parts, part_numbers, part_path, read_part, write_part
 from fgvce_jax.results.schema import CORE_MAPS, FORMAT, ImageResult
 
 
@@ -26,8 +25,7 @@ class Run:
         folder: Where.
         config: Its identity.
         resumed: Parts that were there, whole, when it was opened.
-        created: The files and folders made for it, outermost first; removed again where nothing
-            comes of it.
+        created: The files and folders made for it, outermost first.
         lock: Keeps other runs out of the folder; None in a process that only adds parts.
         merged: Whether its results are there, so that nothing of it may be removed any more.
     """
@@ -58,8 +56,7 @@ class Run:
         """Keep fingerprints of what the config names, or compare with those that were kept.
 
         Raises:
-            InputError: The folder was begun with other weights or other data under these names,
-                or the fingerprints cannot be read.
+            InputError: The folder was begun with other weights or data under these names.
         """
         path = self.folder / "inputs.json"
         if not path.exists():
@@ -74,12 +71,7 @@ class Run:
                 )
 
     def write_part(self, number: int, results: Sequence[ImageResult]) -> None:
-        """Write part `number`: the result of every image of its share of the split, in order.
-
-        Raises:
-            InputError: A map changes its shape.
-            Unfinished: It cannot be written; the parts before it stay.
-        """
+        """Write part `number`: the result of every image of its share of the split, in order."""
         write_part(part_path(self.parts, number), number, results)
 
     def merge(
@@ -91,21 +83,16 @@ class Run:
     ) -> None:
         """Put the parts 0 to num_parts - 1 together: the tables, the maps, then run.json.
 
-        Reads a part at a time, so memory does not grow with the split. The parts stay until
-        `finish`. Of several processes that write parts, one merges.
+        Memory does not grow with the split. The parts stay until `finish`. Of several processes
+        that write parts, one merges.
 
         Args:
             class_names: For the tables' names.
-            num_parts: How many there should be.
+            num_parts: How many there should be; InputError where one is missing.
             info: Further entries of run.json: versions, device, timings, ...
             map_names: Maps that there should be even where nothing was explained.
-
-        Raises:
-            InputError: A part is missing.
-            Unfinished: A part is damaged, or the disk is full.
         """
-        missing = sorted(set(range(num_parts)) - self.done)
-        if missing:
+        if missing := sorted(set(range(num_parts)) - self.done):
             raise InputError(
                 f"{self.folder}: {len(missing)} of {num_parts} parts are missing, the first is "
                 f"part {missing[0]}"
@@ -134,6 +121,11 @@ class Run:
             if self.lock is not None:
                 self.lock.release()
 
+    @property
+    def _new(self) -> bool:
+        """Whether the folder was empty or absent when it was opened."""
+        return self.folder / "config.json" in self.created
+
     def _stop(self, error: BaseException) -> None:
         """Keep what a later run continues from; remove what would only fail again."""
         # The same input fails the same way; Unfinished means that something outside stopped it.
@@ -144,16 +136,10 @@ class Run:
         elif isinstance(error, Unfinished):
             notify(f"{self.folder}: what was written is whole, and running again continues from it")
 
-    @property
-    def _new(self) -> bool:
-        """Whether the folder was empty or absent when it was opened."""
-        return self.folder / "config.json" in self.created
-
     def undo(self) -> None:
         """Remove everything that was made for this run."""
         if self._new:
-            for path in self.folder.glob("*"):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove(self.folder.glob("*"))
         elif self.parts in self.created:
             shutil.rmtree(self.parts, ignore_errors=True)
         for path in reversed(self.created):
@@ -191,31 +177,28 @@ def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
             or something that is no run, or cannot be made, or another process writes in it.
     """
     folder, config = Path(folder), _plain(config)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder, this is a file")
     if folder.exists():
+        if not folder.is_dir():
+            raise InputError(f"{folder}: expected a folder, this is a file")
         _holds_run(folder, config)  # before anything is touched; again below, with the lock
-    made = tuple(path for path in (*reversed(folder.parents), folder) if not path.exists())
-    try:
+    made = [path for path in (*reversed(folder.parents), folder) if not path.exists()]
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     begun = _holds_run(folder, config)
     inside = (folder / "config.json", folder / "parts")
-    created = (*made, *(path for path in inside if not path.exists()))
-    run = Run(folder, config, created=created, lock=lock)
+    made += [path for path in inside if not path.exists()]
+    run = Run(folder, config, created=tuple(made), lock=lock)
     try:
-        _clear_temporary(folder)
-        if not begun:
-            write_json(folder / "config.json", {"format": FORMAT, "config": config})
-        run.parts.mkdir(exist_ok=True)
-        _clear_temporary(run.parts)
-    except (OSError, InputError) as error:
+        with writing(folder):
+            _remove(filter(is_temporary, folder.iterdir()))
+            if not begun:
+                write_json(folder / "config.json", {"format": FORMAT, "config": config})
+            run.parts.mkdir(exist_ok=True)
+            _remove(filter(is_temporary, run.parts.iterdir()))
+    except InputError:
         run.undo()
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise
     run.resumed = whole_parts(folder)
     for number in run.done - run.resumed:
         part_path(run.parts, number).unlink()
@@ -225,13 +208,8 @@ def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
 def join_run(folder: str | Path, config: Mapping[str, Any], resumed: frozenset[int]) -> Run:
     """A run that another process has opened, to add parts to it and touch nothing else.
 
-    Args:
-        folder: As in `open_run`.
-        config: As in `open_run`.
-        resumed: `whole_parts` of the folder before the first process could finish the run.
-
-    Raises:
-        InputError: No run of this config is there.
+    `resumed` are the `whole_parts` of the folder before the first process could finish the run.
+    InputError where no run of this config is there.
     """
     folder, config = Path(folder), _plain(config)
     if not folder.exists() or not _holds_run(folder, config):
@@ -244,18 +222,13 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(config))
 
 
-def _clear_temporary(folder: Path) -> None:
-    """Remove what a killed process left behind."""
-    for path in filter(is_temporary, list(folder.iterdir())):
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _holds_run(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether `folder` holds a run of `config`; False where it is empty.
-
-    Raises:
-        InputError: It holds something else.
-    """
+    """Whether `folder` holds a run of `config`; False where it is empty, InputError otherwise."""
     entries = [path.name for path in folder.iterdir() if not is_temporary(path)]
     if not entries:
         return False
@@ -272,21 +245,17 @@ def _holds_run(folder: Path, config: dict[str, Any]) -> bool:
             "folder"
         )
     if difference := _first_difference(found["config"], config):
-        name, old, new = difference
-        raise InputError(
-            f"{folder}: holds another run, with {name} = {json.dumps(old)} where this one has "
-            f"{json.dumps(new)}; choose another folder"
-        )
+        raise InputError(f"{folder}: holds another run, with {difference}; choose another folder")
     return True
 
 
-def _first_difference(old: Any, new: Any, name: str = "") -> tuple[str, Any, Any] | None:
-    """The dotted name of the first field that differs, with both values; None where none does."""
+def _first_difference(old: Any, new: Any, name: str = "") -> str:
+    """The dotted name of the first field that differs, with both values; "" where none does."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *(key for key in old if key not in new)]:
-            inside = f"{name}.{key}" if name else str(key)
-            difference = _first_difference(old.get(key), new.get(key), inside)
-            if difference:
-                return difference
-        return None
-    return None if old == new else (name or "config", old, new)
+        inside = (
+            _first_difference(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))
+            for key in new | old
+        )
+        return next(filter(None, inside), "")
+    both = f"{name or 'config'} = {json.dumps(old)} where this one has {json.dumps(new)}"
+    return "" if old == new else both
