@@ -76,7 +76,7 @@ class ModelConfig:
                 f"{self.weights} (--model.checkpoint null takes a preset's away)"
             )
         for name in ("checkpoint", "weights"):
-            path = _absolute(getattr(self, name))
+            path = _absolute(getattr(self, name) or None)
             if path and os.path.exists(path):  # else: one that is shipped
                 _set(self, name, path)
         _set(self, "class_names", _absolute(self.class_names))
@@ -218,7 +218,7 @@ _set = object.__setattr__  # of a frozen dataclass, before anyone has seen it
 
 def _absolute(path: str | None) -> str | None:
     """One name for a file, from wherever it is called."""
-    return path and os.path.abspath(os.path.expanduser(path))
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
 
 
 def at_least(config: Any, least: int, *names: str) -> None:
@@ -234,7 +234,8 @@ def one_of(config: Any, *names: str) -> None:
     for name in names:
         value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
         if value not in choices:
-            raise InputError(f"{name}: expected {' or '.join(choices)}, got {value!r}")
+            expected = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise InputError(f"{name}: expected {expected}, got {value!r}")
 
 
 def from_dict(kind: type, values: dict[str, Any]) -> Any:

@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> None:
     """Parse the words, run the command that they name and print its result."""
     name = next((word for word in words if not word.startswith("-")), None)
-    if name is not None:
-        _check_name(name, words)
+    _check_name(name, words)
     # The others' options stay out: to import those of `train` takes longer than most commands.
     commands = [command for command in COMMANDS if command.name == name]
     everything = parse(full_parser(commands), with_presets(words, name))
@@ -55,12 +54,12 @@ def _run(words: Sequence[str]) -> None:
         print(result)
 
 
-def _check_name(name: str, words: Sequence[str]) -> None:
+def _check_name(name: str | None, words: Sequence[str]) -> None:
     """Raise `InputError` where no command has that name, or it has another one now."""
     if name == "data":
         rest = [word for word in words if word not in ("data", "prepare")]
         now = shlex.join(["fgvce", "prepare", *rest])
         raise InputError(f"data prepare: the command is `{now}` now")
     known = [command.name for command in COMMANDS]
-    if name not in known:
+    if name not in (None, *known):
         raise InputError(f"command {name!r}: expected one of {', '.join(known)}")

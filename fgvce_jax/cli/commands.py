@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -16,115 +14,88 @@ from fgvce_jax.cli.presets import find_preset, read_preset, shipped_presets
 from fgvce_jax.config import DistributedConfig, ExplainConfig
 from fgvce_jax.errors import InputError
 
-_CHANNELS = ("mean", "std")  # three numbers each: red, green and blue
 
-
-@dataclass(frozen=True)
-class Command(ABC):
+class Command(NamedTuple):
     """A command.
 
     Attributes:
         name: The word after `fgvce`.
         summary: Its purpose, in one line.
+        add_options: Adds its own options to a parser.
+        run: Runs it with its arguments, and returns what is to be printed, if anything.
     """
 
     name: str
     summary: str
-
-    @abstractmethod
-    def add_options(self, parser: ArgumentParser) -> None:
-        """Add its own options."""
-
-    @abstractmethod
-    def run(self, arguments: Namespace) -> str | None:
-        """Run it, and return what is to be printed."""
+    add_options: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], Any]
 
 
-@dataclass(frozen=True)
-class Explain(Command):
-    """A run over a split: `ExplainConfig`'s fields, its folder, and the other processes.
+# --- commands of a config -----------------------------------------------------------------------
 
-    Attributes:
-        out: The run's folder, by default.
-        preset: The name of a preset whose values are the defaults.
-    """
 
-    out: str
-    preset: str | None = None
+def _explain(name: str, summary: str, out: str, preset: str | None = None) -> Command:
+    """A run into `out` by default; a preset's values are the other defaults."""
 
-    def add_options(self, parser: ArgumentParser) -> None:
-        add_config(parser, ExplainConfig, self.out)
+    def add_options(parser: ArgumentParser) -> None:
+        add_config(parser, ExplainConfig, out)
         add_section(parser, DistributedConfig, "distributed")
-        if self.preset is not None:
-            set_defaults(parser, read_preset(find_preset(self.preset)))
+        if preset is not None:
+            set_defaults(parser, read_preset(find_preset(preset)))
 
-    def run(self, arguments: Namespace) -> str | None:
-        """Explain, and summarise the run."""
-        from fgvce_jax.methods import METHODS
-
-        config = _config(ExplainConfig, arguments)
-        for name in config.methods:  # before anything is read
-            METHODS[name]
-        from fgvce_jax.distributed import join
-
-        processes = join(arguments.distributed)
-        from fgvce_jax.run import explain_split, summary
-
-        folder = Path(arguments.out)
-        explain_split(config, folder, processes)
-        return summary(folder) if processes.primary else None
+    return Command(name, summary, add_options, _run_explain)
 
 
-@dataclass(frozen=True)
-class Train(Command):
-    """A training run: `TrainConfig`'s fields and the checkpoint's folder.
+def _run_explain(arguments: Namespace) -> str | None:
+    from fgvce_jax.methods import METHODS
 
-    Attributes:
-        out: The checkpoint's folder, by default.
-    """
+    config = _config(ExplainConfig, arguments)
+    for name in config.methods:  # before anything is read
+        METHODS[name]
+    from fgvce_jax.distributed import join
 
-    out: str
+    processes = join(arguments.distributed)
+    from fgvce_jax.run import explain_split, summary
 
-    def add_options(self, parser: ArgumentParser) -> None:
-        from fgvce_jax.train import TrainConfig
-
-        add_config(parser, TrainConfig, self.out)
-
-    def run(self, arguments: Namespace) -> None:
-        """Train into the folder."""
-        from fgvce_jax.train import TrainConfig, train
-
-        train(_config(TrainConfig, arguments), Path(arguments.out))
+    folder = Path(arguments.out)
+    explain_split(config, folder, processes)
+    return summary(folder) if processes.primary else None
 
 
-@dataclass(frozen=True)
-class Call(Command):
-    """A function: its parameters are the options.
+def _train_options(parser: ArgumentParser) -> None:
+    from fgvce_jax.train import TrainConfig
 
-    Attributes:
-        load: Imports the function.
-        positional: The parameter that is given by position.
-        spelled: Parameters that are written otherwise, see `add_function`.
-        result: Of the arguments and what the function returned, what is to be printed.
-    """
+    add_config(parser, TrainConfig, "fgvce-classifier")
 
-    load: Callable[[], Callable[..., Any]]
-    positional: str | None = None
-    spelled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-    result: Callable[[Namespace, Any], str] = lambda arguments, returned: str(returned)
 
-    def add_options(self, parser: ArgumentParser) -> None:
-        positional = () if self.positional is None else (self.positional,)
-        add_function(parser, self.load(), positional=positional, spelled=self.spelled)
+def _run_train(arguments: Namespace) -> None:
+    from fgvce_jax.train import TrainConfig, train
 
-    def run(self, arguments: Namespace) -> str:
-        """Call the function."""
-        return self.result(arguments, self.load()(**vars(arguments)))
+    train(_config(TrainConfig, arguments), Path(arguments.out))
 
 
 def _config(kind: type, arguments: Namespace) -> Any:
     """The part of the arguments that is the config dataclass `kind`."""
     return kind(**{name: arguments[name] for name in kind.__dataclass_fields__})
+
+
+# --- commands of a function, whose parameters are the options -----------------------------------
+
+
+def _call(
+    name: str,
+    summary: str,
+    load: Callable[[], Callable[..., Any]],
+    result: Callable[[Namespace, Any], Any] = lambda arguments, returned: returned,
+    **options: Any,
+) -> Command:
+    """The function that `load` imports; `options` are those of `add_function`."""
+    return Command(
+        name,
+        summary,
+        lambda parser: add_function(parser, load(), **options),
+        lambda arguments: result(arguments, load()(**vars(arguments))),
+    )
 
 
 def _evaluate(run: str, json: str | None = None) -> str:
@@ -188,57 +159,58 @@ def _completion(shell: Literal["bash", "zsh"]) -> str:
     return full_parser(COMMANDS).get_completion_script(f"shtab-{shell}")
 
 
+# --- all of them --------------------------------------------------------------------------------
+
 COMMANDS: tuple[Command, ...] = (
-    Explain(
+    _explain(
         "demo",
         "Explain the mistakes of the shipped classifier on the embedded birds.",
         out="fgvce-demo",
         preset="demo",
     ),
-    Explain("explain", "Explain every misclassified image of a dataset's split.", "fgvce-run"),
-    Call(
+    _explain("explain", "Explain every misclassified image of a dataset's split.", "fgvce-run"),
+    _call(
         "evaluate",
         "Measure a run's edits and maps against the dataset's keypoints.",
         lambda: _evaluate,
-        positional="run",
+        positional=["run"],
     ),
-    Call("report", "Write a run's report.html again.", lambda: _report, positional="run"),
-    Train(
+    _call("report", "Write a run's report.html again.", lambda: _report, positional=["run"]),
+    Command(
         "train",
         "Train or fine-tune a classifier; a run that was interrupted continues.",
-        out="fgvce-classifier",
+        _train_options,
+        _run_train,
     ),
-    Call(
+    _call(
         "port",
         "Turn PyTorch or Hugging Face weights into a checkpoint that describes itself.",
         _port,
-        positional="weights",
-        spelled={name: {"option": f"--{name}", "type": float, "nargs": 3} for name in _CHANNELS},
-        result=lambda given, clf: f"{given.out}: {given.arch}, {clf.num_classes} classes",
+        lambda given, clf: f"{given.out}: {given.arch}, {clf.num_classes} classes",
+        positional=["weights"],
+        spelled={  # three numbers each: red, green and blue
+            name: {"option": f"--{name}", "type": float, "nargs": 3} for name in ("mean", "std")
+        },
     ),
-    Call(
+    _call(
         "prepare",
         "Prepare a dataset's records from its official archive.",
         _prepare,
-        positional="dataset",
+        positional=["dataset"],
         spelled={"source": {"option": "--from", "type": str}},  # `from` is a word of Python's
     ),
-    Call("presets", "List the presets for --config.", lambda: _presets),
-    Call(
+    _call("presets", "List the presets for --config.", lambda: _presets),
+    _call(
         "completion",
         "Print a script by which a shell completes commands and options.",
         lambda: _completion,
-        positional="shell",
+        positional=["shell"],
     ),
 )
 
 
 def full_parser(filled: Collection[Command]) -> ArgumentParser:
-    """The parser of `fgvce`.
-
-    Args:
-        filled: The commands whose options are added; of the others only the names are known.
-    """
+    """The parser of `fgvce`, with the options of the `filled` commands and the others' names."""
     parser = new_parser(
         "Why an image classifier predicted P and not Q: FG-VCE in JAX.",
         prog="fgvce",
@@ -263,10 +235,8 @@ def _usage(parser: ArgumentParser, name: str) -> str:
     """The positional argument, and those options that have to be given."""
     words = ["fgvce", name]
     for action in parser._actions:
-        if not action.option_strings:
-            words.append(action.dest.upper())
-        elif action.required:
-            words += [action.option_strings[0], action.dest.upper()]
+        if not action.option_strings or action.required:
+            words += [*action.option_strings[:1], action.dest.upper()]
     return " ".join([*words, "[options]"])
 
 

@@ -59,12 +59,8 @@ def add_function(
 ) -> None:
     """Add a function's parameters, with the help of its docstring.
 
-    Args:
-        parser: Where to.
-        function: Its signature and docstring are read.
-        positional: Parameters that are given by position; the others are options.
-        spelled: Parameters that are written otherwise than jsonargparse would have it: the
-            `option` and what `add_argument` takes.
+    `positional` ones are given by position, the others are options. `spelled` ones are written
+    otherwise than jsonargparse would have it: the `option` and what `add_argument` takes.
     """
     names = list(inspect.signature(function).parameters)
     params = docstring_parser.parse(function.__doc__ or "").params
@@ -81,13 +77,9 @@ def add_function(
 
 
 def add_config(parser: ArgumentParser, kind: type, out: str) -> None:
-    """Add a config dataclass and the options that go with it.
+    """Add a config dataclass, `--config` and `--out`, a folder that is `out` by default.
 
-    Args:
-        parser: Where to.
-        kind: The dataclass. Each dataclass in it becomes a group of options, in its order; its
-            other fields follow.
-        out: The default folder of the results.
+    Each dataclass in it becomes a group of options, in its order; its other fields follow.
     """
     text = "A preset, by its name or a file's path; options after it change it."
     parser.add_argument("--config", action="config", help=text)
@@ -121,11 +113,7 @@ def set_defaults(parser: ArgumentParser, values: Mapping[str, Any]) -> None:
 
 
 def parse(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """The arguments, with config dataclasses made of them.
-
-    Raises:
-        InputError: An error of the parser, in one line.
-    """
+    """The arguments, with config dataclasses made of them; InputError for the parser's errors."""
     try:
         return parser.instantiate(parser.parse_args(list(words)))
     except ArgumentError as error:

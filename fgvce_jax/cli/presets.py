@@ -18,13 +18,7 @@ _TAKERS = {"demo": "explain", "explain": "explain", "train": "train"}
 
 
 class Preset(NamedTuple):
-    """A preset that is shipped.
-
-    Attributes:
-        name: To give to --config.
-        command: explain or train.
-        summary: The file's first comment line.
-    """
+    """A preset that is shipped: for --config, of `explain` or `train`, its first comment line."""
 
     name: str
     command: str
@@ -34,17 +28,13 @@ class Preset(NamedTuple):
 def shipped_presets() -> Iterator[Preset]:
     """Those of configs/, by name."""
     for path in sorted(Path(shipped("configs") or "").glob("*.yaml")):
-        command = next(c for c in ("explain", "train") if _fits(read_preset(path), c))
+        command = "explain" if _fits(read_preset(path), "explain") else "train"
         first, _, _ = path.read_text("utf-8").partition("\n")
         yield Preset(path.stem, command, first.removeprefix("#").strip())
 
 
 def find_preset(name: str) -> Path:
-    """The file of a preset: a path, or the name of one that is shipped ("demo").
-
-    Raises:
-        InputError: There is neither.
-    """
+    """The file of a preset: a path, or the name of one that is shipped ("demo")."""
     ours = (shipped(name), shipped(f"configs/{name}.yaml"))
     for path in (Path(name).expanduser(), *ours):  # one's own comes first
         if path is not None and path.is_file():
@@ -60,25 +50,24 @@ def with_presets(words: Sequence[str], command: str | None) -> list[str]:
     Raises:
         InputError: No such file, one that holds no mapping, or a preset of another command.
     """
-    out = [part for word in words for part in _split_config(word)]
+    out = []
+    for word in words:
+        out += word.split("=", 1) if word.startswith("--config=") else [word]
     for i in range(1, len(out)):
         if out[i - 1] == "--config":
             path = find_preset(out[i])
-            _check_command(out[i], read_preset(path), command)
+            content, takes = read_preset(path), _TAKERS.get(command or "")
+            other = "explain" if takes == "train" else "train"
+            if takes and not _fits(content, takes) and _fits(content, other):
+                raise InputError(
+                    f"config {out[i]}: a preset of `fgvce {other}`, not of `fgvce {command}`"
+                )
             out[i] = str(path)
     return out
 
 
-def _split_config(word: str) -> list[str]:
-    return word.split("=", 1) if word.startswith("--config=") else [word]
-
-
 def read_preset(path: Path) -> dict[str, Any]:
-    """The fields of a preset and their values.
-
-    Raises:
-        InputError: Not YAML, or no mapping.
-    """
+    """The fields of a preset and their values; InputError where it is not YAML or no mapping."""
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -87,15 +76,6 @@ def read_preset(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"config {path}: expected fields and their values")
     return content
-
-
-def _check_command(name: str, content: dict[str, Any], command: str | None) -> None:
-    """Raise `InputError` where the fields are those of another command's config."""
-    if command not in _TAKERS or _fits(content, _TAKERS[command]):
-        return
-    other = "explain" if command == "train" else "train"
-    if _fits(content, other):
-        raise InputError(f"config {name}: a preset of `fgvce {other}`, not of `fgvce {command}`")
 
 
 def _fits(content: dict[str, Any], command: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fgvce_jax.config import DataConfig, ModelConfig
+from fgvce_jax.config import DataConfig, ModelConfig, at_least, one_of
 from fgvce_jax.data.augment import AugmentConfig
 from fgvce_jax.errors import InputError
 
@@ -51,8 +51,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, got {self.seed}")
+        at_least(self, 0, "seed", "weight_decay")
+        one_of(self, "head", "optimizer")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}: expected more than 0, got {getattr(self, name)}")
@@ -64,11 +64,5 @@ class TrainConfig:
             raise InputError(
                 f"milestones: expected epochs in ascending order, got {list(self.milestones)}"
             )
-        if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay: expected 0 or more, got {self.weight_decay}")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing: expected in [0, 1), got {self.label_smoothing}")
-        if self.head not in ("own", "calm_em", "calm_ml"):
-            raise InputError(f"head: expected own, calm_em or calm_ml, got {self.head!r}")
-        if self.optimizer not in ("adamw", "sgd"):
-            raise InputError(f"optimizer: expected adamw or sgd, got {self.optimizer!r}")
