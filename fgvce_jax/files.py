@@ -20,7 +20,7 @@ from fgvce_jax.errors import InputError, Unfinished
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path | str) -> Iterator[None]:
     """Name `path` where the block cannot write; raises Unfinished in the place of an OSError."""
     try:
         yield

@@ -356,7 +356,7 @@ def image_result(
     chosen = np.asarray(explanation.edit_candidate)[:count]
     of_edit = explanation.edit_cell, images[chosen], cells[chosen], explanation.edit_similarity
     edits = tuple(
-        Edit(int(cell), reference_ids[image], int(image), int(candidate), float(similarity))
+        Edit(int(cell), reference_ids[int(image)], int(image), int(candidate), float(similarity))
         for cell, image, candidate, similarity in zip(*of_edit, strict=False)  # up to `count`
     )
     return ImageResult(

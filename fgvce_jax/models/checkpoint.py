@@ -18,6 +18,7 @@ import numpy as np
 from fgvce_jax import assets
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
+from fgvce_jax.files import writing
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.named import named, with_named
 from fgvce_jax.models.spec import (
@@ -73,10 +74,6 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
     It is an Orbax checkpoint of `named(clf)` in float32, with everything else in `classifier.json`
     beside its files. Of several processes, one should call this.
 
-    Args:
-        clf: A classifier of this package.
-        folder: Where to; parents are made.
-
     Raises:
         InputError: A classifier of the user's own functions, or a folder that holds other files or
             cannot be made.
@@ -85,16 +82,13 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
 
     description = describe(clf)
     folder = Path(os.path.abspath(Path(folder).expanduser()))
-    if folder.exists() and not _is_checkpoint(folder) and not _is_empty(folder):
+    if not _is_checkpoint(folder) and not _is_new(folder):
         raise InputError(f"folder {folder}: holds other files, expected a new or empty folder")
     weights = {name: np.asarray(array, np.float32) for name, array in named(clf).items()}
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-    except OSError as error:
-        raise InputError(f"folder {folder}: cannot be written ({error.strerror})") from error
+    with writing(f"folder {folder}"):
+        staging.mkdir(parents=True)
     new = staging / "new"
     try:
         with _checkpointer() as checkpointer:
@@ -114,8 +108,8 @@ def _is_checkpoint(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
 
 
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
+def _is_new(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -214,13 +208,13 @@ def load_classifier(
         clf = _load_folder(_find_folder(path_or_arch), cut, image_size)
         features = clf.features
         assert isinstance(features, Backbone)  # as every checkpoint's
-        if mean is not None:
-            features = replace(features, mean=jnp.float32(mean))
-        if std is not None:
-            features = replace(features, std=jnp.float32(std))
         clf = replace(
             clf,
-            features=features,
+            features=replace(
+                features,
+                mean=features.mean if mean is None else jnp.float32(mean),
+                std=features.std if std is None else jnp.float32(std),
+            ),
             class_names=clf.class_names if class_names is None else tuple(class_names),
             resize_to=clf.resize_to if resize_to is None else resize_to,
         )
@@ -232,22 +226,18 @@ def load_classifier(
 
 
 def open_classifier(config: ModelConfig) -> Classifier:
-    """The classifier that a config names: its checkpoint, or its weights for its architecture.
-
-    Raises:
-        InputError: It names none, or none that can be read; or another number of class names.
-    """
+    """The classifier that a config names: its checkpoint, or its weights for its architecture."""
     source = config.checkpoint or (config.weights and config.arch)
     if not source:
         raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
-    names = None if config.class_names is None else read_class_names(config.class_names)
+    names = config.class_names
     clf = load_classifier(
         source,
         config.weights,
         cut=config.cut,
         image_size=config.image_size,
         resize_to=config.resize_to,
-        class_names=names,
+        class_names=None if names is None else read_class_names(names),
     )
     if config.arch not in (None, clf.spec.arch):
         raise InputError(f"checkpoint {config.checkpoint}: a {clf.spec.arch}, not {config.arch}")
@@ -269,11 +259,7 @@ def _find_folder(path_or_arch: str | Path) -> Path:
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Class names of a text file, one a line; numbers in front, as CUB has them, are left out.
-
-    Raises:
-        InputError: No such file, or one without names.
-    """
+    """Class names of a text file, one a line; numbers in front, as CUB has them, are left out."""
     try:
         lines = [line.strip() for line in Path(path).expanduser().read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -332,14 +318,13 @@ def port(
         class_names=read_class_names(class_names) if class_names is not None else None,
     )
     folder = Path(out).expanduser()
-    if folder.exists() and not _is_empty(folder):
-        if not (_is_checkpoint(folder) and _holds(folder, clf)):
-            raise InputError(
-                f"folder {folder}: holds something else than these weights ported with these "
-                "options, expected a new folder"
-            )
-        return clf
-    save_classifier(clf, folder)
+    if _is_new(folder):
+        save_classifier(clf, folder)
+    elif not (_is_checkpoint(folder) and _holds(folder, clf)):
+        raise InputError(
+            f"folder {folder}: holds something else than these weights ported with these "
+            "options, expected a new folder"
+        )
     return clf
 
 

@@ -28,15 +28,7 @@ def initial_classifier(
     """The classifier of `config` for these classes, before the first step.
 
     Fresh from an architecture alone; otherwise with its weights, as `for_classes` fits them.
-
-    Args:
-        config: An architecture, or a checkpoint or weights to fine-tune.
-        class_names: K names.
-        key: Of the weights that are drawn.
-        head: As in `ModelSpec`.
-
-    Raises:
-        InputError: Neither an architecture nor a checkpoint, a cut, or weights that do not fit.
+    InputError for neither an architecture nor a checkpoint, a cut, or weights that do not fit.
     """
     if config.cut is not None:
         raise InputError(
@@ -46,13 +38,8 @@ def initial_classifier(
         raise InputError("model: expected arch or checkpoint, got neither")
     if config.arch is None or config.checkpoint is not None or config.weights is not None:
         return for_classes(open_classifier(config), class_names, key, head)
-    spec = ModelSpec(
-        config.arch,
-        widths=config.widths,
-        blocks=config.blocks,
-        stem_stride=config.stem_stride,
-        head=head,
-    )
+    shape = {"widths": config.widths, "blocks": config.blocks, "stem_stride": config.stem_stride}
+    spec = ModelSpec(config.arch, **shape, head=head)
     size = config.image_size or (112 if config.arch == "small_resnet" else 224)
     return build(
         spec, len(class_names), size, key, class_names=class_names, resize_to=config.resize_to
@@ -65,10 +52,7 @@ def for_classes(
     """`clf` for these classes: its backbone, and its head where that has their number and kind.
 
     Otherwise the architecture's own head starts with a fresh last layer, CALM's all anew.
-
-    Raises:
-        InputError: The classifier is the user's own functions, or cut, so that its head is more
-            than the last layers.
+    InputError for the user's own functions, or a cut by which the head is more than last layers.
     """
     spec, count = require_spec(clf), len(class_names)
     if spec.head == head and clf.num_classes == count:
@@ -78,7 +62,8 @@ def for_classes(
     elif isinstance(clf.head, ChainHead):
         raise _cut(clf.head, count)
     else:
-        new = CalmHead.create(key, _channels(clf), count)
+        image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), jnp.float32)
+        new = CalmHead.create(key, jax.eval_shape(clf.features, image).shape[-1], count)
     return replace(
         clf,
         head=new,
@@ -89,11 +74,7 @@ def for_classes(
 
 
 def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> PooledLinear | Dense:
-    """`head` with its last layer drawn anew (normal, deviation 0.01) for `num_classes` classes.
-
-    Raises:
-        InputError: It is neither pooled linear nor dense.
-    """
+    """`head` with its last layer drawn anew (normal, deviation 0.01) for `num_classes` classes."""
 
     def layer(inputs: int) -> tuple[Array, Array]:
         return 0.01 * jax.random.normal(key, (inputs, num_classes)), jnp.zeros(num_classes)
@@ -109,9 +90,3 @@ def _cut(head: Any, num_classes: int) -> InputError:
     return InputError(
         f"head {type(head).__name__}: expected an uncut model's to train on {num_classes} classes"
     )
-
-
-def _channels(clf: Classifier) -> int:
-    """C of the cells."""
-    image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), jnp.float32)
-    return jax.eval_shape(clf.features, image).shape[-1]
