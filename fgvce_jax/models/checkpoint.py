@@ -88,7 +88,8 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
     with writing(f"folder {folder}"):
-        staging.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
     new = staging / "new"
     try:
         with _checkpointer() as checkpointer:

@@ -18,6 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from fgvce_jax.errors import InputError
+from fgvce_jax.files import writing
 from fgvce_jax.models import Classifier, save_classifier
 from fgvce_jax.train.config import TrainConfig
 
@@ -49,14 +50,10 @@ class EpochRecord(NamedTuple):
     seconds: float
 
 
-# --- the folders --------------------------------------------------------------------------------
-
-
 def is_finished(config: TrainConfig, out: Path) -> bool:
-    """Whether `out` holds this training; False where it is still to be made or to be continued.
+    """Whether `out` holds this training; False where it is still to be made or continued.
 
-    Raises:
-        InputError: `out` or the state beside it is something else.
+    InputError where `out` or the state beside it is something else.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file, expected a folder")
@@ -75,17 +72,12 @@ def open_state(config: TrainConfig, out: Path) -> Iterator[ocp.CheckpointManager
 
     An `InputError` in the block takes the folder away again: the training cannot succeed. After
     any other end, such as a kill, the state stays and the training can be continued.
-
-    Raises:
-        InputError: The folder cannot be written.
     """
     folder = _state_folder(out)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
+    with writing(out):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _CONFIG).write_text(_to_json(config))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
     options = ocp.CheckpointManagerOptions(
         max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
@@ -132,16 +124,13 @@ def _to_json(config: TrainConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-# --- the state ----------------------------------------------------------------------------------
-
-
 def save(checkpoints: ocp.CheckpointManager, state: Any, history: list[EpochRecord]) -> None:
     """Keep the state, a pytree, and the records after an epoch, in place of the last one's."""
     # A list of leaves, since Orbax would hand the pytree back as nested dicts.
     leaves = ocp.args.StandardSave(jax.tree.leaves(state))
-    as_json: Any = [record._asdict() for record in history]
-    records = ocp.args.JsonSave(as_json)
-    checkpoints.save(len(history), args=ocp.args.Composite(leaves=leaves, history=records))
+    records: Any = [record._asdict() for record in history]
+    args = ocp.args.Composite(leaves=leaves, history=ocp.args.JsonSave(records))
+    checkpoints.save(len(history), args=args)
 
 
 def restore(checkpoints: ocp.CheckpointManager, state: _State) -> tuple[_State, list[EpochRecord]]:
@@ -149,11 +138,8 @@ def restore(checkpoints: ocp.CheckpointManager, state: _State) -> tuple[_State, 
     if checkpoints.latest_step() is None:
         return state, []
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, jax.tree.leaves(state))
-    restored: Any = checkpoints.restore(
-        checkpoints.latest_step(),
-        args=ocp.args.Composite(
-            leaves=ocp.args.StandardRestore(shapes), history=ocp.args.JsonRestore()
-        ),
-    )
+    leaves, records = ocp.args.StandardRestore(shapes), ocp.args.JsonRestore()
+    args = ocp.args.Composite(leaves=leaves, history=records)
+    restored: Any = checkpoints.restore(checkpoints.latest_step(), args=args)
     state = jax.tree.unflatten(jax.tree.structure(state), restored.leaves)
     return state, [EpochRecord(**record) for record in restored.history]

@@ -32,8 +32,13 @@ from fgvce_jax.train import disk
 from fgvce_jax.train.config import TrainConfig
 from fgvce_jax.train.disk import EpochRecord
 from fgvce_jax.train.losses import Loss, loss_of
-from fgvce_jax.train.optimizer import learning_rate_schedule, make_optimizer
-from fgvce_jax.train.step import TrainState, make_step, trainable
+from fgvce_jax.train.step import (
+    TrainState,
+    learning_rate_schedule,
+    make_optimizer,
+    make_step,
+    trainable,
+)
 
 
 def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Classifier:
@@ -60,12 +65,8 @@ def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Cla
         notify(f"{out}: this training is finished")
         return load_classifier(out)
     train_set, test_set = (_open(config.data, split) for split in ("train", "test"))
-    classifier = initial_classifier(
-        config.model,
-        train_set.class_names,
-        jax.random.key(config.seed),
-        "own" if config.head == "own" else "calm",
-    )
+    head, key = "own" if config.head == "own" else "calm", jax.random.key(config.seed)
+    classifier = initial_classifier(config.model, train_set.class_names, key, head)
     if len(train_set) < config.batch_size:
         raise InputError(f"batch_size {config.batch_size}: expected at most {len(train_set)}")
     with disk.open_state(config, out) as checkpoints:
@@ -91,26 +92,26 @@ def _epochs(
     step = make_step(optimizer, loss, config.augment)
     # Threefry by name: the same augmentation, whatever generator JAX has as its default.
     step = partial(step, key=jax.random.key(config.seed, impl="threefry2x32"))
-    size = (classifier.image_size, classifier.resize_to)
     workers, on_skip = config.data.num_workers, _notify_once()
+    stream = partial(
+        training_batches,
+        train_set,
+        config.batch_size,
+        classifier.image_size,
+        classifier.resize_to,
+        num_workers=workers,
+        seed=config.seed,
+        crop_scale=config.augment.crop_scale,
+        on_skip=on_skip,
+    )
     state = TrainState(classifier, optimizer.init(trainable(classifier)), jnp.int32(0))
     state, history = disk.restore(checkpoints, state)
     if history:
         notify(f"continuing after epoch {len(history)} of {config.epochs}")
     for epoch in range(len(history), config.epochs):
         start = time.perf_counter()
-        stream = training_batches(
-            train_set,
-            config.batch_size,
-            *size,
-            num_workers=workers,
-            seed=config.seed,
-            epoch=epoch,
-            crop_scale=config.augment.crop_scale,
-            on_skip=on_skip,
-        )
         with stage(f"epoch {epoch + 1} of {config.epochs}", steps) as advance:
-            state, losses, correct = _epoch(config, step, state, stream, advance)
+            state, losses, correct = _epoch(config, step, state, stream(epoch=epoch), advance)
         trained = time.perf_counter() - start
         tested = accuracy(state.classifier, test_set, config.batch_size, on_skip, workers)
         record = EpochRecord(
@@ -125,7 +126,11 @@ def _epochs(
         )
         history.append(record)
         disk.save(checkpoints, state, history)
-        notify(_line(record, config.epochs))
+        notify(
+            f"epoch {record.epoch}/{config.epochs}: loss {record.train_loss:.3f}, "
+            f"train {record.train_accuracy:.1%}, test {record.test_accuracy:.1%}, "
+            f"{record.images_per_second:.0f} images/s"
+        )
     return state.classifier, history
 
 
@@ -173,9 +178,9 @@ def accuracy(
     size = (classifier.image_size, classifier.resize_to)
     options = {"num_workers": num_workers, "on_skip": on_skip}
     for batch in batches(dataset, np.arange(len(dataset)), batch_size, *size, **options):
-        missing = batch_size - len(batch.label)  # one shape, one compilation
-        images = np.pad(batch.image, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        labels = np.pad(batch.label, (0, missing), constant_values=-1)
+        missing = (0, batch_size - len(batch.label))  # one shape, one compilation
+        images = np.pad(batch.image, (missing, (0, 0), (0, 0), (0, 0)))
+        labels = np.pad(batch.label, missing, constant_values=-1)
         correct.append(count_correct(classifier, images, labels))
         seen += len(batch.label)
     return int(sum(correct)) / max(seen, 1)
@@ -208,11 +213,3 @@ def _notify_once() -> Callable[[UnreadableImage], None]:
             notify(f"skipped {error}")
 
     return on_skip
-
-
-def _line(record: EpochRecord, epochs: int) -> str:
-    return (
-        f"epoch {record.epoch}/{epochs}: loss {record.train_loss:.3f}, "
-        f"train {record.train_accuracy:.1%}, test {record.test_accuracy:.1%}, "
-        f"{record.images_per_second:.0f} images/s"
-    )

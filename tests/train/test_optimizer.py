@@ -7,8 +7,7 @@ import pytest
 from planted import tiny_classifier
 
 from fgvce_jax.train import TrainConfig
-from fgvce_jax.train.optimizer import decay_mask, learning_rate_schedule, make_optimizer
-from fgvce_jax.train.step import trainable
+from fgvce_jax.train.step import decay_mask, learning_rate_schedule, make_optimizer, trainable
 
 
 def test_schedule_by_hand():
