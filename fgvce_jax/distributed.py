@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -74,7 +75,7 @@ class Processes:
         """Return when all parts are there; Unfinished where their processes fall silent."""
         everything = frozenset(range(count))
         others = [i for i in range(self.count) if i != self.index]
-        if (missing := self._watch(folder, lambda: everything - done(), others)) is not None:
+        if missing := self._watch(folder, lambda: everything - done(), others):
             raise Unfinished(
                 f"distributed: no sign of life within {self.timeout_s:g} s and {len(missing)} of "
                 f"{count} parts are missing, from part {min(missing)} (process "
@@ -83,18 +84,16 @@ class Processes:
 
     def wait_for_results(self, folder: Path, finished: Callable[[], bool]) -> None:
         """Return when process 0 has put the parts together; Unfinished where it falls silent."""
-        if self._watch(folder, lambda: frozenset() if finished() else frozenset({0}), [0]):
+        if self._watch(folder, lambda: not finished(), [0]):
             raise Unfinished(
                 f"distributed: no sign of life within {self.timeout_s:g} s of the process that "
                 f"puts the parts together (process 0 of {self.count})"
             )
 
-    def _watch(
-        self, folder: Path, missing: Callable[[], frozenset[int]], watched: Sequence[int]
-    ) -> frozenset[int] | None:
-        """None once nothing is missing; the missing ones when the watched processes are silent."""
+    def _watch(self, folder: Path, missing: Callable[[], Any], watched: Sequence[int]) -> Any:
+        """The result of `missing` once it is false or the watched processes are silent."""
 
-        def look() -> tuple[frozenset[int], list[float]]:
+        def look() -> tuple[Any, list[float]]:
             signs = []
             for i in watched:
                 with suppress(FileNotFoundError):  # also where its process removes it just now
@@ -102,13 +101,11 @@ class Processes:
             return missing(), signs
 
         seen, since = look(), time.monotonic()
-        while seen[0]:
+        while seen[0] and time.monotonic() - since <= self.timeout_s:
             time.sleep(0.1)
             if (now := look()) != seen:
                 seen, since = now, time.monotonic()
-            elif time.monotonic() - since > self.timeout_s:
-                return seen[0]
-        return None
+        return seen[0]
 
 
 def join(config: DistributedConfig) -> Processes:
@@ -142,11 +139,8 @@ def _deadline(seconds: float) -> Iterator[None]:
     """
 
     def give_up() -> None:
-        print(
-            f"fgvce: error: distributed: not every process was there within {seconds:g} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        why = f"distributed: not every process was there within {seconds:g} s"
+        print(f"fgvce: error: {why}", file=sys.stderr, flush=True)
         os._exit(2)
 
     timer = threading.Timer(seconds, give_up)

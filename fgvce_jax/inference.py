@@ -52,12 +52,9 @@ class Predictor:
         shape = (self.batch_size, clf.image_size, clf.image_size, 3)
         images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=self._sharding)
         self._program = _predict.lower(clf, images).compile()
-        self._check_memory(len(devices))
-
-    def _check_memory(self, devices: int) -> None:
         needed, available = program_bytes(self._program), available_bytes()
         if jax.default_backend() == "cpu":
-            needed *= devices  # virtual ones share the machine's memory
+            needed *= len(devices)  # virtual ones share the machine's memory
         if available is not None and needed > available:
             fits = int(0.8 * self.batch_size * available / needed)
             raise InputError(

@@ -17,8 +17,8 @@ continued; `run.json` exists only beside the tables it belongs to. One process a
 folder (`files.FolderLock`).
 """
 
+from fgvce_jax.results.parts import CORE_MAPS, EXPLANATIONS, PREDICTIONS, Edit, ImageResult
 from fgvce_jax.results.read import RunResults, read_run, summary
-from fgvce_jax.results.schema import CORE_MAPS, EXPLANATIONS, PREDICTIONS, Edit, ImageResult
 from fgvce_jax.results.write import Run, join_run, open_run, whole_parts
 
 __all__ = [

@@ -1,28 +1,122 @@
-"""The parts of an unfinished run, a Parquet file each, and the tables that they are merged to."""
+"""The tables of a run: their formats, the parts that are written, and what they are merged to."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Float
 
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import fingerprint, whole_file
-from fgvce_jax.results.schema import EXPLANATIONS, PREDICTIONS, ImageResult
 
+# --- the formats --------------------------------------------------------------------------------
+
+FORMAT = "fgvce-run/2"
+CORE_MAPS = ("invariant", "dominant", "contributions_before", "contributions_after")
+"""The maps that every explanation has."""
+
+EDITS = pa.list_(
+    pa.struct(
+        [
+            ("cell", pa.int32()),
+            ("candidate_image", pa.string()),
+            ("candidate_index", pa.int32()),
+            ("candidate_cell", pa.int32()),
+            ("similarity", pa.float32()),
+        ]
+    )
+)
+EXPLANATIONS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("index", pa.int32()),
+        ("target", pa.int32()),
+        ("predicted", pa.int32()),
+        ("target_name", pa.string()),
+        ("predicted_name", pa.string()),
+        ("status", pa.string()),
+        ("flipped", pa.bool_()),
+        ("num_edits", pa.int32()),
+        ("p_target_before", pa.float32()),
+        ("p_target_after", pa.float32()),
+        ("p_target", pa.list_(pa.float32())),
+        ("edits", EDITS),
+        ("time_s", pa.float64()),
+    ]
+)
+PREDICTIONS = pa.schema(
+    [("index", pa.int32()), ("id", pa.string()), ("target", pa.int32()), ("predicted", pa.int32())]
+)
 PART = pa.schema(
     [("label", pa.int32()), ("why", pa.string())]
     + [f for f in EXPLANATIONS if not f.name.endswith("_name")]
 )
 """The columns of a part, a row per image; beside them a column "map:NAME" for every map."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One replaced cell.
+
+    Attributes:
+        cell: The cell of the image, row-major.
+        candidate_image: Id of the reference image that the new cell came from.
+        candidate_index: That image's index in the reference split.
+        candidate_cell: Its cell there, row-major.
+        similarity: Cosine similarity of the two cells.
+    """
+
+    cell: int
+    candidate_image: str
+    candidate_index: int
+    candidate_cell: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """The result of one image of the split.
+
+    Attributes:
+        index: Its index in the split.
+        id: Its id.
+        label: Its correct class.
+        status: "unexplained" (read, with nothing to explain), "explained",
+            "no_reference" (no candidate for the target class, so no edits) or "skipped".
+        predicted: The predicted class (P); None where skipped.
+        target: The target class (Q) of the explanation; the label where None.
+        why: Why it was skipped.
+        flipped: Whether the edited image is classified as the target.
+        edits: In order.
+        p_target: The target's probability before the first edit and after each.
+        time_s: Seconds that its explanation took.
+        maps: [n, n] arrays by name, the four of `CORE_MAPS` and any other method's; a name has one
+            shape throughout a run.
+    """
+
+    index: int
+    id: str
+    label: int
+    status: Literal["unexplained", "explained", "no_reference", "skipped"]
+    predicted: int | None = None
+    target: int | None = None
+    why: str | None = None
+    flipped: bool = False
+    edits: tuple[Edit, ...] = ()
+    p_target: Sequence[float] = ()
+    time_s: float | None = None
+    maps: Mapping[str, Float[np.ndarray, "..."]] = field(default_factory=dict)
+
 
 # --- a part -------------------------------------------------------------------------------------
 
@@ -192,14 +286,13 @@ def _map_schema(paths: Sequence[Path], names: Sequence[str]) -> pa.Schema:
     for path in paths:
         with _open_part(path) as file:
             columns = file.schema_arrow
-        for field in columns:
-            name = field.name.removeprefix("map:")
-            if name == field.name:
+        for name, kind in zip(columns.names, columns.types, strict=True):
+            if not name.startswith("map:"):
                 continue
-            if found.setdefault(name, field.type) != field.type:
+            if (known := found.setdefault(name.removeprefix("map:"), kind)) != kind:
                 raise InputError(
-                    f"{path}: map {name} has shape {list(field.type.shape)}, before "
-                    f"{list(found[name].shape)}"
+                    f"{path}: map {name.removeprefix('map:')} has shape {list(kind.shape)}, before "
+                    f"{list(known.shape)}"
                 )
     every = dict.fromkeys((*names, *found))
     return pa.schema([(name, found.get(name, nothing)) for name in every])

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from fgvce_jax.config import ExplainConfig, from_dict
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import read_json
-from fgvce_jax.results.schema import FORMAT
+from fgvce_jax.results.parts import FORMAT
 
 
 class Maps(Mapping[str, np.ndarray]):

@@ -31,10 +31,11 @@ from fgvce_jax.progress import notify, stage
 from fgvce_jax.train import disk
 from fgvce_jax.train.config import TrainConfig
 from fgvce_jax.train.disk import EpochRecord
-from fgvce_jax.train.losses import Loss, loss_of
 from fgvce_jax.train.step import (
+    Loss,
     TrainState,
     learning_rate_schedule,
+    loss_of,
     make_optimizer,
     make_step,
     trainable,

@@ -11,8 +11,7 @@ from calm_case import classifier, images_and_labels, joint_by_hand
 import fgvce_jax as fg
 from fgvce_jax.heads import CalmHead
 from fgvce_jax.heads.calm import expectation_maximisation, marginal_likelihood
-from fgvce_jax.train.losses import through_backbone
-from fgvce_jax.train.step import trainable, with_trainable
+from fgvce_jax.train.step import through_backbone, trainable, with_trainable
 
 
 @pytest.fixture(scope="module")

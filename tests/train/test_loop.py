@@ -16,8 +16,7 @@ from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.heads import CalmHead, PooledLinear
 from fgvce_jax.models import load_classifier
 from fgvce_jax.train import TrainConfig, accuracy, loop, train
-from fgvce_jax.train.losses import cross_entropy, through_backbone
-from fgvce_jax.train.step import TrainState, make_step, trainable
+from fgvce_jax.train.step import TrainState, cross_entropy, make_step, through_backbone, trainable
 
 CONFIG = TrainConfig(
     model=ModelConfig(

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from planted import SIZE, arrays, tiny_classifier
 
-from fgvce_jax.train.losses import cross_entropy, through_backbone
-from fgvce_jax.train.step import trainable
+from fgvce_jax.train.step import cross_entropy, through_backbone, trainable
 
 
 def test_cross_entropy_by_hand():
