@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,8 +102,7 @@ def most_confused(
     Where no image of a class is misclassified, the other class with the highest mean probability.
     Only the first `count` images are looked at; `advance` is told of each batch's images.
     """
-    num_classes = predictor.clf.num_classes
-    votes = np.zeros((num_classes, num_classes))
+    votes = np.zeros((predictor.clf.num_classes,) * 2)
     # Unreadable images are reported where they are missed in the results.
     for batch in predictor.batches(dataset, np.arange(count), on_skip=lambda error: None):
         _, logits = predictor(batch)
@@ -168,8 +167,7 @@ def method_maps(
 # --- explanations -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     index: int
     id: str
     label: int
@@ -265,7 +263,10 @@ class Explainer:
         for batch in self.predictor.batches(dataset, np.array(part), skip):
             cells, logits = self.predictor(batch)
             predicted, correct = logits.argmax(-1), labels[batch.index]
-            asked, targets = self._questions(predicted, correct)
+            if self.confused_with is None:
+                asked, targets = predicted != correct, correct
+            else:
+                asked, targets = predicted == correct, self.confused_with[correct]
             queue.add(cells, asked, len(waiting))
             for b, (i, id) in enumerate(zip(batch.index.tolist(), batch.id, strict=True)):
                 label = int(correct[b])
@@ -280,14 +281,6 @@ class Explainer:
         if waiting:
             self._explain(queue.take(), waiting, found)
         return [found[i] for i in sorted(found)]
-
-    def _questions(
-        self, predicted: Int[np.ndarray, "b"], labels: Int[np.ndarray, "b"]
-    ) -> tuple[Bool[np.ndarray, "b"], Int[np.ndarray, "b"]]:
-        """Which images of a batch are asked about, and the target class of each."""
-        if self.confused_with is None:
-            return predicted != labels, labels
-        return predicted == labels, self.confused_with[labels]
 
     def _explain(
         self,
@@ -307,16 +300,9 @@ class Explainer:
         seconds = (time.perf_counter() - started) / len(waiting)
         maps = self._maps(waiting, out)
         for b, w in enumerate(waiting):
-            found[w.index] = image_result(
-                w.index,
-                w.id,
-                w.label,
-                jax.tree.map(itemgetter(b), out),
-                self.bank.provenance(w.target),
-                self.reference_ids,
-                seconds,
-                {name: values[b] for name, values in maps.items()},
-            )
+            one, own = jax.tree.map(itemgetter(b), (out, maps))
+            places = self.bank.provenance(w.target), self.reference_ids
+            found[w.index] = image_result(w.index, w.id, w.label, one, *places, seconds, own)
 
     def _maps(
         self, waiting: Sequence[_Waiting], out: Explanation

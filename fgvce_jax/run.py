@@ -65,15 +65,17 @@ def explain_split(config: ExplainConfig, folder: Path, processes: Processes | No
         explainer = Explainer(predictor, config.search, bank, inputs.references.ids, methods)
         if config.pairs == "confusion":
             with stage("Finding confused pairs", count) as advance:
-                explainer.confused_with = most_confused(
-                    predictor, inputs.dataset, inputs.labels, count, advance
-                )
+                split = inputs.dataset, inputs.labels
+                explainer.confused_with = most_confused(predictor, *split, count, advance)
         if need_all_cells(methods):
             whole, path = replace(config.bank, top_m=None), folder / "bank-all.npz"
             explainer.all_cells, _ = _open_bank(predictor, inputs, whole, path, processes.primary)
         starts = range(0, count, config.part_size)
         parts = [range(start, min(start + config.part_size, count)) for start in starts]
-        _explain_parts(run, explainer, inputs, parts, processes)
+        todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
+        with stage("Explaining", sum(len(parts[i]) for i in todo)) as advance:
+            for i in todo:
+                run.write_part(i, explainer(inputs.dataset, inputs.labels, parts[i], advance))
 
         if not processes.primary:
             processes.wait_for_results(folder, lambda: run.finished)
@@ -128,16 +130,6 @@ def _open_bank(
         **asdict(config),
     }
     return open_bank(path, key, build, keep=keep)
-
-
-def _explain_parts(
-    run: Run, explainer: Explainer, inputs: RunInputs, parts: list[range], processes: Processes
-) -> None:
-    """Explain and write this process's share of the parts that are not there yet."""
-    todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
-    with stage("Explaining", sum(len(parts[i]) for i in todo)) as advance:
-        for i in todo:
-            run.write_part(i, explainer(inputs.dataset, inputs.labels, parts[i], advance))
 
 
 def _notify_missing_references(bank: Bank, clf: Classifier) -> None:

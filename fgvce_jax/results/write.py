@@ -169,16 +169,12 @@ def whole_parts(folder: Path) -> frozenset[int]:
 
 
 def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
-    """Open a run for writing, to be used in a `with` statement.
+    """Open a run of a config, a JSON object, for writing; to be used in a `with` statement.
 
     A new or empty folder starts a run, which is removed again where its input turns out to be
     unusable, or where it is stopped before it has anything to continue from. A run of the same
     config that is unfinished continues (`Run.resumed`), without the parts of it that are damaged;
     one that is finished is redone, and its results stay until the new ones are merged.
-
-    Args:
-        folder: Made where it does not exist.
-        config: All that the results depend on, as JSON can hold it.
 
     Raises:
         InputError: The folder holds another run (the message names the first field that differs),

@@ -70,10 +70,9 @@ def train(config: TrainConfig, out: str | Path, loss: Loss | None = None) -> Cla
     classifier = initial_classifier(config.model, train_set.class_names, key, head)
     if len(train_set) < config.batch_size:
         raise InputError(f"batch_size {config.batch_size}: expected at most {len(train_set)}")
+    loss = loss or loss_of(config)
     with disk.open_state(config, out) as checkpoints:
-        classifier, history = _epochs(
-            config, classifier, train_set, test_set, loss or loss_of(config), checkpoints
-        )
+        classifier, history = _epochs(config, classifier, train_set, test_set, loss, checkpoints)
     disk.publish(config, classifier, history, out)
     return classifier
 
@@ -175,10 +174,9 @@ def accuracy(
 
     `on_skip` is called with the error of every other image.
     """
-    correct, seen = [], 0
-    size = (classifier.image_size, classifier.resize_to)
-    options = {"num_workers": num_workers, "on_skip": on_skip}
-    for batch in batches(dataset, np.arange(len(dataset)), batch_size, *size, **options):
+    correct, seen, indices = [], 0, np.arange(len(dataset))
+    sizes = batch_size, classifier.image_size, classifier.resize_to
+    for batch in batches(dataset, indices, *sizes, num_workers=num_workers, on_skip=on_skip):
         missing = (0, batch_size - len(batch.label))  # one shape, one compilation
         images = np.pad(batch.image, (missing, (0, 0), (0, 0), (0, 0)))
         labels = np.pad(batch.label, missing, constant_values=-1)
