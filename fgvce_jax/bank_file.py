@@ -32,15 +32,9 @@ def open_bank(
 ) -> tuple[Bank, Skipped]:
     """The bank in a file, if it was made of `key`; else the one that `build` makes.
 
-    Args:
-        path: An .npz file, which need not be there.
-        key: All that the bank depends on, as JSON can hold it.
-        build: Makes the bank, and tells which reference images were skipped.
-        keep: Whether to write a new one. Of several processes, one should.
-
-    Raises:
-        InputError: `path` is something else than a bank, which is never overwritten, or lies in
-            no folder.
+    `key` is all that the bank depends on, as JSON can hold it. Of several processes, one should
+    `keep` a new bank. InputError where `path` is something else, which is never overwritten, or
+    lies in no folder.
     """
     if not path.parent.is_dir():
         raise InputError(f"bank_file {path}: expected an existing folder to keep it in")
@@ -82,8 +76,7 @@ def save_bank(bank: Bank, file: IO[bytes], key: Mapping[str, Any], skipped: Skip
 def load_bank(path: Path, key: Mapping[str, Any]) -> tuple[Bank, Skipped]:
     """Read a bank that `save_bank` wrote, and which images were skipped when it was built.
 
-    Raises:
-        InputError: The file cannot be read, or was made of something else than `key`.
+    InputError where the file cannot be read, or was made of something else than `key`.
     """
     try:
         with np.load(path) as file:

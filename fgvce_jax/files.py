@@ -32,8 +32,7 @@ def writing(path: Path | str) -> Iterator[None]:
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` whole, on the disk, when the block ends; or not at all.
 
-    Raises:
-        Unfinished: It cannot be written, for instance because the disk is full.
+    Unfinished where it cannot be written, for instance because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -69,11 +68,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        InputError: It cannot be read, is cut, or holds something else than an object.
-    """
+    """The JSON object in a file; InputError where it is cut, or something else than an object."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -105,10 +100,8 @@ class FolderLock:
     """One owner of a folder at a time, as long as this object and its process live.
 
     The lock is on the folder itself, so that it leaves no file and none needs to be removed.
-    Where the file system knows no such locks (some network mounts), there is none.
-
-    Raises:
-        InputError: Another process holds it.
+    Where the file system knows no such locks (some network mounts), there is none. InputError
+    where another process holds it.
     """
 
     def __init__(self, folder: Path):

@@ -245,10 +245,7 @@ class Explainer:
         part: range,
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[ImageResult]:
-        """The result of each image of `part`, in its order; `advance` is told of each batch's.
-
-        Labels are as the classifier numbers the classes.
-        """
+        """The result of each image of `part`, in its order; `advance` is told of each batch's."""
         found: dict[int, ImageResult] = {}
         ids = dataset.ids
         index_of = {ids[i]: i for i in part}

@@ -22,13 +22,11 @@ class HelpFormatter(DefaultHelpFormatter):
         text = action.help or ""
         if action.nargs == 0:  # a flag; argparse writes that of --help without a capital
             return text[:1].upper() + text[1:]
-        if not action.option_strings:
-            return text
-        if action.required:
+        if action.option_strings and action.required:
             return f"{text} (required)"
-        if action.default in (None, SUPPRESS, (), ""):  # the text tells what happens then
-            return text
-        return f"{text} (default: %(default)s)"
+        # Where the default is no value, the text tells what happens then.
+        shown = action.option_strings and action.default not in (None, SUPPRESS, (), "")
+        return f"{text} (default: %(default)s)" if shown else text
 
     def _format_action(self, action: Action) -> str:
         # jsonargparse heads the list of commands a second time.

@@ -47,8 +47,7 @@ def find_preset(name: str) -> Path:
 def with_presets(words: Sequence[str], command: str | None) -> list[str]:
     """The words of a command line, with a path in the place of the name after each --config.
 
-    Raises:
-        InputError: No such file, one that holds no mapping, or a preset of another command.
+    InputError for no such file, one that holds no mapping, or a preset of another command.
     """
     out = []
     for word in words:

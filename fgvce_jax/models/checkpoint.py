@@ -74,9 +74,8 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
     It is an Orbax checkpoint of `named(clf)` in float32, with everything else in `classifier.json`
     beside its files. Of several processes, one should call this.
 
-    Raises:
-        InputError: A classifier of the user's own functions, or a folder that holds other files or
-            cannot be made.
+    InputError for a classifier of the user's own functions, or a folder that holds other files or
+    cannot be made.
     """
     import orbax.checkpoint as ocp
 
@@ -247,9 +246,9 @@ def open_classifier(config: ModelConfig) -> Classifier:
 
 def _find_folder(path_or_arch: str | Path) -> Path:
     folder = assets.find(path_or_arch)
+    if folder is None and str(path_or_arch) in ARCHITECTURES:
+        raise InputError(f"architecture {path_or_arch}: expected a file of weights for it")
     if folder is None:
-        if str(path_or_arch) in ARCHITECTURES:
-            raise InputError(f"architecture {path_or_arch}: expected a file of weights for it")
         raise InputError(
             f"classifier {path_or_arch}: no such checkpoint folder, "
             f"and not one of the architectures {', '.join(ARCHITECTURES)}"
@@ -268,8 +267,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     names = [line for line in lines if line]
     if not names:
         raise InputError(f"class names {path}: empty, expected one name a line")
-    numbered = [f"{number} " for number in range(1, len(names) + 1)]
-    if all(name.startswith(prefix) for name, prefix in zip(names, numbered, strict=True)):
+    if all(name.startswith(f"{number} ") for number, name in enumerate(names, 1)):
         names = [name.split(maxsplit=1)[1] for name in names]
     return tuple(names)
 
