@@ -244,7 +244,8 @@ def merge_parts(
             tables["predictions"].write_table(read.rename_columns(PREDICTIONS.names))
             found = part.filter(pc.field("status").isin(("explained", "no_reference")))
             counts["flipped"] += found["flipped"].to_pylist().count(True)
-            tables["maps"].write_table(_maps(found, map_schema))
+            if len(found):  # pyarrow makes no empty tensors
+                tables["maps"].write_table(_maps(found, map_schema))
             for name in ("target", "predicted"):
                 found = found.append_column(f"{name}_name", names.take(found[name]))
             tables["explanations"].write_table(found.select(EXPLANATIONS.names).cast(EXPLANATIONS))
@@ -300,8 +301,6 @@ def _map_schema(paths: Sequence[Path], names: Sequence[str]) -> pa.Schema:
 
 def _maps(found: pa.Table, schema: pa.Schema) -> pa.Table:
     """The maps of a part's explanations; NaN where a part lacks one."""
-    if not len(found):
-        return schema.empty_table()
 
     def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
         if f"map:{field.name}" in found.column_names:
