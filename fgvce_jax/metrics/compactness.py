@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from fgvce_jax.config import SearchConfig
 from fgvce_jax.metrics.maps import at_cells, unit
 from fgvce_jax.partition import contributions
 
@@ -21,7 +22,7 @@ def compactness(
     cells: Float[Array | np.ndarray, "n n C"],
     values: Float[Array | np.ndarray, "m m"],
     class_index: int | Int[Array, ""],
-    sigma: float = 0.8,
+    sigma: float = SearchConfig.sigma,
 ) -> Float[Array, ""]:
     """xi = C * n^2 / (active cells of the map), 0 or more; 0 for a map without a positive value.
 
