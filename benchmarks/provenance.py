@@ -25,11 +25,7 @@ PACKAGE = Path(fgvce_jax.__file__).resolve().parent
 
 
 def stamp(clf: Classifier | None = None) -> dict[str, Any]:
-    """The provenance of a measurement that is made now.
-
-    Args:
-        clf: The classifier of a checkpoint; None where the weights are random, drawn from a seed.
-    """
+    """The provenance of a measurement made now; `clf` is None where the weights are random."""
     return {
         "checkpoint": None if clf is None else checkpoint_hash(clf),
         "code": code_hash(PACKAGE),

@@ -38,35 +38,27 @@ PAGES = {
 
 
 def load(folder: Path, names: tuple[str, ...], shipped: str) -> dict[str, Any]:
-    """The JSON files that are there, by name.
+    """The JSON files that are there, by name; InputError for one of another checkpoint.
 
-    Args:
-        folder: Where they lie.
-        names: Those that the page has a place for.
-        shipped: The hash of the shipped classifier of the birds.
-
-    Raises:
-        InputError: A damaged file, or one of another checkpoint.
+    `shipped` is the hash of the birds' classifier.
     """
     found: dict[str, Any] = {}
     checkpoints: dict[str, str] = {}
-    for name in names:
-        path = folder / f"{name}.json"
+    for path in (folder / f"{name}.json" for name in names):
         if not path.exists():
             continue
-        found[name] = read_json(path)
+        measured = found[path.stem] = read_json(path)
         try:
-            checkpoint = found[name]["provenance"]["checkpoint"]
+            checkpoint = measured["provenance"]["checkpoint"]
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: expected a benchmark's JSON ({error!r})") from error
         if checkpoint is None:  # random weights
             continue
         checkpoints[checkpoint] = path.name
-        dataset = found[name].get("settings", {}).get("dataset", "birds")
+        dataset = measured.get("settings", {}).get("dataset", "birds")
         if dataset == "birds" and checkpoint != shipped:
-            raise InputError(
-                f"{path}: measured checkpoint {checkpoint}, expected the shipped one, {shipped}"
-            )
+            wanted = f"expected the shipped one, {shipped}"
+            raise InputError(f"{path}: measured checkpoint {checkpoint}, {wanted}")
     if len(checkpoints) > 1:
         pairs = " and ".join(f"{name} ({key})" for key, name in checkpoints.items())
         raise InputError(f"{folder}: expected files of one checkpoint, got {pairs}")
@@ -89,7 +81,7 @@ def footnote(found: Mapping[str, Any], code: str) -> str:
 def table(found: Mapping[str, Any], code: str, name: str, key: str = "table") -> str:
     """A table of a JSON in Markdown, with its footnotes."""
     text = Table(**found[name]["tables"][key]).markdown()
-    return "\n\n".join(part for part in (text, footnote(found[name], code)) if part)
+    return f"{text}\n\n{footnote(found[name], code)}".rstrip()
 
 
 def picture(folder: Path, name: str, caption: str) -> str:
@@ -108,29 +100,21 @@ def published(name: str, datasets: tuple[str, ...], networks: tuple[str, ...]) -
         label = METHODS[base].label if base in METHODS else "FG-VCE"
         label += " w/o SP" if "_without" in key else " + SP" if key.endswith("_sp") else ""
         rows.append([label, *(v for d, n in heads for v in (values.get(d, values))[n])])
-    return Table(columns, rows, []).markdown()
+    return Table(columns, rows).markdown()
 
 
 def render(page: str, folder: Path, shipped: str, code: str) -> str:
-    """A page as Markdown.
-
-    Raises:
-        InputError: See `load`; or nothing of the page was measured.
-    """
+    """A page as Markdown; InputError where nothing of it was measured, and see `load`."""
     found = load(folder, PAGES[page], shipped)
     if not found:
         raise InputError(f"{folder}: no {' or '.join(PAGES[page])}; see benchmarks/README.md")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    first = next(iter(found.values()))
-    text = environment.get_template(f"{page}.md.jinja").render(
+    loader, blocks = jinja2.FileSystemLoader(Path(__file__).parent), {"trim_blocks": True}
+    blocks |= {"lstrip_blocks": True, "keep_trailing_newline": True}
+    template = jinja2.Environment(loader=loader, **blocks).get_template(f"{page}.md.jinja")
+    text = template.render(
         found=found,
         steps={row["step"]: row for row in found.get("steps", {}).get("rows", [])},
-        machine=describe(first["provenance"]["machine"]) if "provenance" in first else "",
+        machine=describe(next(iter(found.values()))["provenance"]["machine"]),
         table=partial(table, found, code),
         footnote=lambda name: footnote(found[name], code),
         picture=partial(picture, folder),

@@ -19,13 +19,13 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.paper.results import run
 from benchmarks.provenance import checkpoint_hash
-from fgvce_jax.data import open_dataset
 from fgvce_jax.data.birds import PART_NAMES, differing_parts
 from fgvce_jax.data.pipeline import preprocess
 from fgvce_jax.errors import InputError
 from fgvce_jax.models import load_classifier, open_classifier
 from fgvce_jax.report import card_figure
 from fgvce_jax.results import RunResults, read_run, summary
+from fgvce_jax.run_inputs import open_splits
 
 BEGIN, END = "<!-- demo begins -->\n", "<!-- demo ends -->\n"
 
@@ -35,20 +35,17 @@ def telling_row(results: RunResults, dataset: Any) -> int:
 
     Among those that flip after 2 to 5 edits and whose differing part is in plain view.
     """
-    best, found = -1.0, 0
+    shares = {}
     for row, entry in enumerate(results.table.to_pylist()):
         parts = differing_parts(entry["predicted"], entry["target"])
-        if len(parts) != 1 or not entry["flipped"] or not 2 <= entry["num_edits"] <= 5:
-            continue
-        mask = dataset[entry["index"]].part_masks[PART_NAMES.index(parts[0])]
-        if mask.mean() < 0.01:
-            continue
-        dominant = np.maximum(results.maps["dominant"][row], 0)
-        scale = mask.shape[0] // dominant.shape[0]
-        share = (np.kron(dominant, np.ones((scale, scale))) * mask).sum() / dominant.sum()
-        if share > best:
-            best, found = share, row
-    return found
+        if len(parts) == 1 and entry["flipped"] and 2 <= entry["num_edits"] <= 5:
+            mask = dataset[entry["index"]].part_masks[PART_NAMES.index(parts[0])]
+            dominant = np.maximum(results.maps["dominant"][row], 0)
+            large = dominant.repeat(len(mask) // len(dominant), 0)
+            large = large.repeat(len(mask) // len(dominant), 1)
+            if mask.mean() >= 0.01:
+                shares[row] = (large * mask).sum() / large.sum()
+    return max(shares, key=shares.get, default=0)
 
 
 def main() -> None:
@@ -63,19 +60,16 @@ def main() -> None:
     shipped = load_classifier(ROOT / "checkpoints" / "birds")
     if checkpoint_hash(clf) != checkpoint_hash(shipped):
         raise InputError(f"{options.run}: expected a run of the shipped checkpoint")
-    data = config.data
-    splits = config.split, config.reference_split
-    dataset, references = (open_dataset(data.name, split, data.path) for split in splits)
+    dataset, references = open_splits(config.data, config.split, config.reference_split)
     row = telling_row(results, dataset) if options.row is None else options.row
     view = partial(preprocess, image_size=clf.image_size, resize_to=clf.resize_to)
     figure = card_figure(results, row, dataset, references, view)
     figure.savefig(ROOT / "docs" / "card.png", dpi=110)
     readme = ROOT / "README.md"
     before, rest = readme.read_text("utf-8").split(BEGIN)
-    _, after = rest.split(END)
     template = jinja2.Template((Path(__file__).parent / "demo.md.jinja").read_text("utf-8"))
     block = template.render(summary=summary(options.run))
-    readme.write_text(f"{before}{BEGIN}{block}\n{END}{after}", "utf-8")
+    readme.write_text(f"{before}{BEGIN}{block}\n{END}{rest.split(END)[1]}", "utf-8")
     print(results.table["id"][row])
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import partial
 from statistics import fmean, median
@@ -13,11 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
-from pictures import plain, save
-from results import Table, absences, choose, measured
+from pictures import boxes, save
+from results import Table, absences, measured
 from study import Study, script
 
+from benchmarks.speed.timing import fastest
 from fgvce_jax.explain import explain_cells
 from fgvce_jax.heads import searchable
 
@@ -38,24 +37,18 @@ COLUMNS = ["Search", "Candidates", "ms a sample, median"]
 COLUMNS += ["Edits, mean", "median", "most", "Not changed"]
 
 
-def measure_row(study: Study, sigma: float, top_m: int | None) -> dict[str, Any]:
+def measure_row(study: Study, name: str) -> dict[str, Any]:
     """Milliseconds of every search (the fastest of `REPEATS`), features given, and its edits."""
+    _, sigma, top_m = SEARCHES[name]
     bank, config = study.bank(top_m, sigma), replace(study.config.search, sigma=sigma)
     devices = tuple(jax.local_devices()[:1])
     search = partial(explain_cells, searchable(study.clf.head), config=config, devices=devices)
-    inputs = []
-    for i in range(len(study)):
-        target = study.target[i : i + 1]
-        inputs.append(jax.device_put((bank.for_targets(target), study.cells[i : i + 1], target)))
-    found = [search(*arguments) for arguments in inputs]
-    seconds = np.zeros((REPEATS, len(study)))
-    for repeat in range(REPEATS):
-        for i, arguments in enumerate(inputs):
-            start = time.perf_counter()
-            jax.block_until_ready(search(*arguments))
-            seconds[repeat, i] = time.perf_counter() - start
+    inputs = zip(study.cells[:, None], study.target[:, None], strict=True)
+    given = [jax.device_put((bank.for_targets(q), cells, q)) for cells, q in inputs]
+    runs = (fastest(partial(search, *arguments), REPEATS) for arguments in given)
+    seconds, found = zip(*runs, strict=True)
     return {
-        "milliseconds": np.round(1000 * seconds.min(axis=0), 3).tolist(),
+        "milliseconds": np.round(1000 * np.array(seconds), 3).tolist(),
         "edits": [int(f.num_edits[0]) for f in found],
         "flipped": [bool(f.flipped[0]) for f in found],
         "candidates": bank.cells.shape[1],
@@ -67,55 +60,28 @@ def edits_of(found: dict[str, Any]) -> list[int]:
     return [e for e, flipped in zip(found["edits"], found["flipped"], strict=True) if flipped]
 
 
-def draw(rows: dict[str, Any]) -> Figure:
-    """(a) bars of milliseconds, (b) boxes of edits."""
-    figure = Figure(figsize=(8.5, 3), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    ways = [name for name in TIMED if name in rows]
-    for place, name in enumerate(ways):
-        low, middle, high = np.percentile(rows[name]["milliseconds"], [25, 50, 75])
-        left.bar(place, middle, color="#e8590c" if name == "sp_sel" else "#adb5bd")
-        left.plot([place, place], [low, high], color="#343a40", linewidth=1.5)
-    left.set_xticks(range(len(ways)), [SEARCHES[n][0].replace(", ", "\n") for n in ways])
-    left.set_ylabel("ms a sample, search alone", fontsize=7)
-    left.set_title("(a) median and quartiles", fontsize=8)
-    sizes = [name for name in COUNTED if name in rows]
-    series = [edits_of(rows[name]) for name in sizes]
-    boxes = right.boxplot(series, patch_artist=True, showmeans=True)
-    for name, box in zip(sizes, boxes["boxes"], strict=True):
-        box.set_facecolor("#ff922b" if name == "sp_sel" else "#dee2e6")
-    labels = [SEARCHES[name][0].removeprefix("SP, ") for name in sizes]
-    right.set_xticks(range(1, len(sizes) + 1), labels)
-    right.set_xlabel("candidates of each reference", fontsize=7)
-    right.set_ylabel("edits", fontsize=7)
-    right.set_title("(b) edits until the prediction changes", fontsize=8)
-    plain(left, right)
-    return figure
-
-
-def table_of(rows: dict[str, Any]) -> Table:
-    """Times, edits of the samples whose prediction changed, and how many others there are."""
-    table: list[list[Any]] = []
-    for name, found in rows.items():
-        line: list[Any] = [None] * (len(COLUMNS) - 1)
-        if "missing" not in found:
-            edits = edits_of(found)
-            line = [found["candidates"], median(found["milliseconds"])]
-            line += [f(edits) if edits else None for f in (fmean, median, max)]
-            line.append(len(found["flipped"]) - len(edits))
-        table.append([SEARCHES[name][0], *line])
-    notes = absences(rows, {name: SEARCHES[name][0] for name in rows})
-    return Table(COLUMNS, table, notes)
+def line(found: dict[str, Any]) -> list[Any]:
+    """A row of the table; the last column counts the samples whose prediction did not change."""
+    if "missing" in found:
+        return [None] * (len(COLUMNS) - 1)
+    edits = edits_of(found)
+    counts = [statistic(edits) if edits else None for statistic in (fmean, median, max)]
+    left = len(found["flipped"]) - len(edits)
+    return [found["candidates"], median(found["milliseconds"]), *counts, left]
 
 
 def measure(study: Study) -> None:
     """Measure, print, write, draw."""
-    names = choose("method", study.options.methods, SEARCHES)
-    results = study.results("figure7", repeats=REPEATS)
-    results.measure(names, lambda name: measure_row(study, *SEARCHES[name][1:]))
-    rows = results.among(SEARCHES)
-    results.finish(table=table_of(rows))
-    save(draw(measured(rows)), study.options.out / "figure7.png")
+    function = partial(measure_row, study)
+    results, rows = study.measure("figure7", function, SEARCHES, repeats=REPEATS)
+    labels = {name: SEARCHES[name][0] for name in rows}
+    table = [[labels[name], *line(found)] for name, found in rows.items()]
+    results.finish(table=Table(COLUMNS, table, absences(rows, labels)))
+    done = measured(rows)
+    times = {labels[name]: done[name]["milliseconds"] for name in TIMED if name in done}
+    edits = {labels[name]: edits_of(done[name]) for name in COUNTED if name in done}
+    charts = {"(a) ms a sample, search alone": times, "(b) edits until the class changes": edits}
+    save(boxes(charts), study.options.out / "figure7.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Panels of maps, and how a picture is written."""
+"""Panels of maps, box plots, and how a picture is written."""
 
 from __future__ import annotations
 
@@ -15,71 +15,62 @@ from fgvce_jax.report.figures import overlay
 
 COLOURS = {"P": "invariant", "Q": "dominant"}
 """Colours of a map by the class that it explains, as in the report."""
+PER_LINE = 12
 
 
-def laid_over(image: np.ndarray, values: np.ndarray, explains: str, side: int = 168) -> Image.Image:
-    """An image, float [S, S, 3] in [0, 1], with a map over it.
+def panel(
+    images: np.ndarray,
+    captions: Sequence[str],
+    columns: Mapping[str, tuple[str, np.ndarray]],
+    outlines: Sequence[np.ndarray] | None = None,
+    figure: Any = None,
+) -> Figure:
+    """For every image a line: the image, then the maps of `columns`, heading -> (class, [N, m, m]).
+
+    Columns that have no room go on below. The borders of `outlines`, masks [S, S], are drawn over
+    an image and its maps.
+    """
+    headings, count = list(columns), len(images)
+    blocks = [headings[at : at + PER_LINE] for at in range(0, len(headings), PER_LINE)]
+    lines = [(i, block) for block in blocks for i in range(count)]
+    width = len(blocks[0]) + 1
+    figure = figure or Figure(figsize=(1.2 * width, 1.6 * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), width, squeeze=False)
+    for line, (i, block) in zip(axes, lines, strict=True):
+        for axis, heading in zip(line, [captions[i], *block], strict=False):
+            axis.imshow(images[i])
+            axis.set_title(heading.replace(", ", "\n"), fontsize=5)
+            if heading in columns:
+                explains, maps = columns[heading]
+                _lay_over(axis, images[i], maps[i], COLOURS[explains])
+            if outlines is not None and outlines[i].any():
+                axis.contour(outlines[i], [0.5], colors="black", linewidths=0.8)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def _lay_over(axis: Any, image: np.ndarray, values: np.ndarray, colours: str) -> None:
+    """A map over its image in grey.
 
     A floor that the whole map stands on is taken off, and the highest percent of its values shown
     as one: RISE and the gradients of pixels cannot be seen otherwise.
     """
     values = np.maximum(values, 0)
     values = np.minimum(values - values.min(), np.quantile(values, 0.99) - values.min())
-    picture = Image.fromarray(np.round(image * 255).astype(np.uint8)).resize((side, side))
-    grey = Image.blend(picture, picture.convert("L").convert("RGB"), 0.6).convert("RGBA")
-    return Image.alpha_composite(
-        grey, overlay(values, COLOURS[explains], size=side).convert("RGBA")
-    ).convert("RGB")
+    axis.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=1)
+    axis.imshow(overlay(values, colours, size=len(image)).convert("RGBA"))
 
 
-def panel(
-    path: Path | None,
-    images: np.ndarray,
-    captions: Sequence[str],
-    columns: Mapping[str, tuple[str, np.ndarray]],
-    per_line: int = 12,
-    outlines: Sequence[np.ndarray] | None = None,
-    figure: Any = None,
-) -> None:
-    """For every image a line: the image, then the maps of `columns`, heading -> (class, [N, m, m]).
-
-    More than `per_line` columns go on below. The borders of `outlines`, masks [S, S], are drawn
-    over an image and its maps. The panel is written to `path`, or left in `figure`.
-    """
-    headings = list(columns)
-    blocks = [headings[i : i + per_line] for i in range(0, len(headings), per_line)]
-    count, width = len(images), len(blocks[0]) + 1
-    lines = len(blocks) * count
-    size = (1.15 * width + 0.6, 1.25 * lines + 0.5)
-    figure = figure or Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(lines, width, squeeze=False)
-    for axis in axes.ravel():
-        axis.set_axis_off()
-    for b, block in enumerate(blocks):
-        for i in range(count):
-            line = axes[b * count + i]
-            pictures = [images[i]]
-            for heading in block:
-                explains, maps = columns[heading]
-                side = 168 if outlines is None else len(images[i])
-                pictures.append(laid_over(images[i], maps[i], explains, side))
-            where = {"transform": line[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
-            line[0].text(-0.04, 0.5, captions[i], fontsize=6, **where)
-            for axis, picture, heading in zip(line, pictures, ["", *block], strict=False):
-                axis.imshow(picture)
-                if outlines is not None and outlines[i].any():
-                    axis.contour(outlines[i], [0.5], colors="#212529", linewidths=0.8)
-                if i == 0:
-                    axis.set_title(heading.replace(", ", "\n"), fontsize=6.5)
-    if path is not None:
-        save(figure, path)
-
-
-def plain(*axes: Any) -> None:
-    """Small labels, and no frame at the top and on the right."""
-    for axis in axes:
-        axis.tick_params(labelsize=6)
-        axis.spines[["top", "right"]].set_visible(False)
+def boxes(charts: Mapping[str, Mapping[str, Sequence[float]]], figure: Any = None) -> Figure:
+    """A box plot beside the other for every title -> label -> values; triangles are means."""
+    figure = figure or Figure(figsize=(4 * len(charts), 3), layout="constrained")
+    for axis, (title, series) in zip(figure.subplots(1, len(charts)), charts.items(), strict=True):
+        axis.boxplot(list(series.values()), showmeans=True)
+        labels = [label.replace(", ", "\n") for label in series]
+        axis.set_xticks(range(1, len(series) + 1), labels, fontsize=7)
+        axis.set_title(title, fontsize=8)
+    return figure
 
 
 def save(figure: Figure, path: Path) -> None:

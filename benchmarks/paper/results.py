@@ -1,8 +1,4 @@
-"""What the tables and figures of the paper share: options, results on disk, a printed table.
-
-A script writes its JSON after every row and takes rows that are there already as they are, so that
-it continues where it was stopped. Nothing here needs a dataset or a picture.
-"""
+"""What the tables and figures of the paper share: options, results on disk, a printed table."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +22,21 @@ sys.path.insert(0, str(ROOT))  # so that every script finds the package `benchma
 PAPER = json.loads((Path(__file__).parent / "paper.json").read_text("utf-8"))
 
 
-# --- tables -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Table:
-    """Text and numbers, with footnotes.
-
-    Attributes:
-        columns: Their headings; the first column names the row.
-        rows: Values, None where there is none.
-        notes: Below the table.
-    """
+    """Text and numbers, None where there is none; the first column names the row."""
 
     columns: list[str]
     rows: list[list[str | float | int | None]]
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
         """The table and its notes."""
         cells = [self.columns, *([_text(value) for value in row] for row in self.rows)]
-        widths = [max(len(row[c]) for row in cells) for c in range(len(self.columns))]
-        lines = [
-            "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-            for row in cells
-        ]
-        lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-        return "\n".join(lines) + "".join(f"\n\n{note}" for note in self.notes)
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in cells]
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        return "\n\n".join(["\n".join(lines), *self.notes])
 
 
 def _text(value: Any) -> str:
@@ -82,25 +66,19 @@ def numbers(values: np.ndarray) -> list[float | None]:
     return [round(float(v), 5) if np.isfinite(v) else None for v in values]
 
 
-def mean(values: Iterable[float | None]) -> tuple[float, float] | None:
-    """Mean and standard error of those that are numbers; None where none is."""
+def shown(values: Iterable[float | None], digits: int = 1, sign: str = "") -> str | None:
+    """Mean and standard error of those that are numbers; with `sign` "+" positive ones have one."""
     found = np.array([v for v in values if v is not None], float)
     if not len(found):
         return None
-    return found.mean(), found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else 0.0
-
-
-def shown(values: Iterable[float | None], digits: int = 1, sign: str = "") -> str | None:
-    """Mean and standard error as text; with `sign` "+" also positive means have one."""
-    found = mean(values)
-    return None if found is None else f"{found[0]:{sign}.{digits}f} ± {found[1]:.{digits}f}"
-
-
-# --- results on disk ----------------------------------------------------------------------------
+    error = found.std(ddof=1) / len(found) ** 0.5 if len(found) > 1 else 0.0
+    return f"{found.mean():{sign}.{digits}f} ± {error:.{digits}f}"
 
 
 class Results:
     """A script's JSON: its settings, its provenance, and what has been measured, a row at a time.
+
+    Rows that are there already are taken as they are: a script continues where it was stopped.
 
     Raises:
         InputError: The file is damaged, or holds results of other settings or another classifier.
@@ -109,35 +87,34 @@ class Results:
     def __init__(
         self, path: Path, settings: Mapping[str, Any], provenance: dict[str, Any], **content: Any
     ):
-        self.path, self.provenance = path, provenance
-        head = {"name": path.stem, "settings": json.loads(json.dumps(settings))}
-        self.content: dict[str, Any] = {**head, "provenance": provenance, **content, "rows": {}}
+        self.path, self.provenance, self.rows = path, provenance, {}
+        settings = json.loads(json.dumps(settings))
+        self.content = {
+            "name": path.stem,
+            "settings": settings,
+            "provenance": provenance,
+            **content,
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             return
         kept = read_json(path)
         try:
             before = kept["settings"] | {"checkpoint": kept["provenance"]["checkpoint"]}
-            self.content["rows"] = kept["rows"]
+            self.rows: dict[str, Any] = kept["rows"]
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: expected a script's results ({error!r})") from error
-        for key, value in (head["settings"] | {"checkpoint": provenance["checkpoint"]}).items():
+        for key, value in (settings | {"checkpoint": provenance["checkpoint"]}).items():
             if before.get(key) != value:
                 raise InputError(
                     f"{path}: holds results with {key} {before.get(key)}, expected {value}; "
                     "give another --out, or remove the file"
                 )
 
-    @property
-    def rows(self) -> dict[str, Any]:
-        """What has been measured, by row."""
-        return self.content["rows"]
-
     def measure(self, names: Iterable[str], function: Callable[[str], dict[str, Any]]) -> None:
         """Measure the rows of `names` that are not there yet, and write them one by one.
 
-        `function` may raise InputError: then the row tells what is missing, and is tried again by
-        the next run.
+        Where `function` raises InputError the row tells what is missing; the next run tries again.
         """
         for name in names:
             if "missing" not in self.rows.get(name, {"missing": "not measured"}):
@@ -150,20 +127,17 @@ class Results:
             seconds = round(time.perf_counter() - started, 1)
             self.rows[name] = found | {"seconds": seconds, "code": self.provenance["code"]}
             print(f"{self.path.stem}, {name}: {seconds} s", file=sys.stderr, flush=True)
-            write_json(self.path, self.content)
+            write_json(self.path, self.content | {"rows": self.rows})
 
     def among(self, names: Iterable[str]) -> dict[str, Any]:
         """The rows of `names` that are there, by this run or an earlier one, in that order."""
-        return {name: self.rows[name] for name in names if name in self.rows}
+        return {name: self.rows[name] for name in dict.fromkeys(names) if name in self.rows}
 
     def finish(self, **tables: Table) -> None:
         """Print the tables and put them into the JSON under their names."""
-        self.content["tables"] = {name: asdict(table) for name, table in tables.items()}
-        write_json(self.path, self.content)
+        tables_as_data = {name: asdict(table) for name, table in tables.items()}
+        write_json(self.path, self.content | {"rows": self.rows, "tables": tables_as_data})
         print("\n\n".join(table.markdown() for table in tables.values()))
-
-
-# --- the command line ---------------------------------------------------------------------------
 
 
 def at_least_1(text: str) -> int:
@@ -181,9 +155,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--preset", default="birds", help="birds, a config's name, or a YAML file")
     out.add_argument("--checkpoint", help="another classifier than the preset's")
     out.add_argument("--calm", help="a classifier with CALM's head, for the row calm")
-    out.add_argument(
-        "--images", type=at_least_1, default=50, help="misclassified images to explain"
-    )
+    out.add_argument("--images", type=at_least_1, default=50, help="mistakes to explain")
     out.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     out.add_argument("--maps", type=Path, default=ROOT / "runs" / "maps", help="kept maps")
     out.add_argument("--batch_size", type=at_least_1, default=25)
@@ -197,11 +169,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def choose(
     kind: str, text: str | None, known: Iterable[str], default: Iterable[str] | None = None
 ) -> list[str]:
-    """The names in `text`, separated by commas; `default` (all that are known) where it is None.
-
-    Raises:
-        InputError: A name that is not known; the message lists those that are.
-    """
+    """The names in `text`, separated by commas; `default` (all that are known) where it is None."""
     known = list(known)
     if text is None:
         return known if default is None else list(default)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from pictures import panel
+from pictures import panel, save
+from results import numbers
 from study import Study
 
 from fgvce_jax.errors import InputError
@@ -23,12 +24,9 @@ from fgvce_jax.models.classifier import cells_of
 
 
 class Row(NamedTuple):
-    """A system of the tables.
+    """A system: its name in a table; "P" or "Q", the class that its maps explain; how to get them.
 
-    Attributes:
-        label: Its name in a table.
-        explains: "P" or "Q": the class that its maps explain.
-        explain: Study -> maps, or (maps, features that they are of).
+    `explain` is Study -> maps, or (maps, features that they are of).
     """
 
     label: str
@@ -43,19 +41,14 @@ def call(name: str, study: Study, of: str = "P", **options: Any) -> np.ndarray:
         bank = study.bank(None if "all_cells" in method.needs else study.top_m, study.sigma)
 
     def maps(images, predicted, target):
-        contrast = target if "contrast" in method.needs else None
         asked = predicted if of == "P" else target
-        return method(study.clf, images, asked, contrast, bank=bank, **options)
+        return method(study.clf, images, asked, target, bank=bank, **options)
 
     return study.batched(maps, study.images, study.predicted, study.target)
 
 
-def _contributions(study: Study, of: str = "P") -> np.ndarray:
-    return call("contributions", study, of, sigma=study.sigma)
-
-
-def _with_sp(name: str, study: Study) -> np.ndarray:
-    return call(name, study, sp_sigma=study.sigma)
+def _with_sigma(name: str, option: str, study: Study, of: str = "P") -> np.ndarray:
+    return call(name, study, of, **{option: study.sigma})
 
 
 def _fgvce(region: str, study: Study, with_sp: bool = True) -> Any:
@@ -71,9 +64,8 @@ def _cve(name: str, study: Study) -> tuple[np.ndarray, np.ndarray]:
 
 def _cce_dominant(study: Study) -> tuple[np.ndarray, np.ndarray]:
     attacked = study.batched(partial(pgd, study.clf), study.images, study.target).images
-    return call("cce", study, region="dominant"), study.batched(
-        partial(cells_of, study.clf), attacked
-    )
+    cells = study.batched(partial(cells_of, study.clf), attacked)
+    return call("cce", study, region="dominant"), cells
 
 
 def _calm(study: Study) -> np.ndarray:
@@ -89,6 +81,8 @@ def _random(study: Study) -> np.ndarray:
     order = np.tile(np.arange(1, study.n**2 + 1.0), (len(study), 1)) / study.n**2
     return rng.permuted(order, axis=1).reshape(len(study), study.n, study.n)
 
+
+_contributions = partial(_with_sigma, "contributions", "sigma")
 
 # Methods that are not simply called: their options, their edits or their own features are needed.
 _SPECIAL: dict[str, Callable[[Study], Any]] = {
@@ -113,15 +107,13 @@ _VARIANTS = {
     "contributions_q": _variant("contributions", " of Q", "Q", partial(_contributions, of="Q")),
     "random": Row("random cells, asked of P", "P", _random),
     "random_q": Row("random cells, asked of Q", "Q", _random),
-    # Table 3 and Fig. 5
-    **{f"{n}_sp": _variant(n, " + SP", "P", partial(_with_sp, n)) for n in ("ce", "scout", "cce")},
-    **{
-        f"fgvce_{region}_without_sp": _variant(
-            f"fgvce_{region}", " w/o SP", explains, partial(_fgvce, region, with_sp=False)
-        )
-        for region, explains in (("invariant", "P"), ("dominant", "Q"))
-    },
 }
+for _name in ("ce", "scout", "cce"):  # Table 3 and Fig. 5
+    _with_sp = partial(_with_sigma, _name, "sp_sigma")
+    _VARIANTS[f"{_name}_sp"] = _variant(_name, " + SP", "P", _with_sp)
+for _name, _explains in (("invariant", "P"), ("dominant", "Q")):
+    _without = _variant(f"fgvce_{_name}", " w/o SP", _explains, partial(_fgvce, _name, False))
+    _VARIANTS[f"fgvce_{_name}_without_sp"] = _without
 ROWS: Mapping[str, Row] = {
     name: Row(method.label, method.explains, _SPECIAL.get(name, partial(call, name)))
     for name, method in METHODS.items()
@@ -130,19 +122,11 @@ TABLE1 = sorted((n for n in ROWS if not n.endswith("_sp")), key=lambda n: ROWS[n
 """The rows of Table 1: those that explain P, then those that explain Q."""
 
 
-# --- maps ---------------------------------------------------------------------------------------
-
-
 class Explained(NamedTuple):
-    """Maps of all samples.
+    """Maps of all samples, [N, m, m], 0 where they hold NaN, and which are `whole`, without.
 
-    Attributes:
-        study: The images and the classifier that they explain; CALM has a classifier of its own.
-        maps: float32 [N, m, m], 0 where they hold NaN.
-        whole: Which of them hold no NaN, bool [N].
-        classes: The class that each explains, int32 [N].
-        cells: The features that each explains, [N, n, n, C].
-        another: Whether the classifier is not that of the other rows.
+    Each explains a class and features [N, n, n, C] of `study`. CALM has `another` one than the
+    other rows, of a classifier of its own.
     """
 
     study: Study
@@ -151,6 +135,11 @@ class Explained(NamedTuple):
     classes: np.ndarray
     cells: np.ndarray
     another: bool
+
+    def scored(self, scores: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The scores of the samples for the JSON, and `left_out`."""
+        whole = {name: np.where(self.whole, values, np.nan) for name, values in scores.items()}
+        return {"scores": {k: numbers(values) for k, values in whole.items()}, **self.left_out()}
 
     def left_out(self) -> dict[str, Any]:
         """The samples that no table counts, the number of empty maps, and another classifier."""
@@ -163,15 +152,11 @@ class Explained(NamedTuple):
 
     def ids(self, chosen: np.ndarray) -> list[str]:
         """The ids of some samples, bool [N]."""
-        return [id for id, c in zip(self.study.ids, chosen, strict=True) if c]
+        return np.array(self.study.ids)[chosen].tolist()
 
 
 def maps_of(study: Study, name: str, row: Row | None = None) -> Explained:
-    """A row's maps, computed once for all scripts.
-
-    Raises:
-        InputError: The classifier or the data lacks what the method needs.
-    """
+    """A row's maps, computed once for all scripts; InputError where it needs what there is not."""
     row, asked = row or ROWS[name], study
     study = study.calm if name == "calm" else study
     path = study.kept / f"{name}.npz"
@@ -184,23 +169,25 @@ def maps_of(study: Study, name: str, row: Row | None = None) -> Explained:
     with np.load(path) as kept:
         maps, cells = kept["maps"], kept["cells"]
     whole = np.isfinite(maps).all((1, 2))
-    return Explained(
-        study=study,
-        maps=np.where(whole[:, None, None], maps, 0),
-        whole=whole,
-        classes=study.predicted if row.explains == "P" else study.target,
-        cells=cells,
-        another=study is not asked,
-    )
+    classes = study.predicted if row.explains == "P" else study.target
+    maps = np.where(whole[:, None, None], maps, 0)
+    return Explained(study, maps, whole, classes, cells, another=study is not asked)
 
 
-def draw(study: Study, name: str, rows: Sequence[str], count: int) -> None:
-    """The maps of rows on the first `count` samples; the controls, which show nothing, left out."""
+def draw(
+    study: Study,
+    name: str,
+    rows: Sequence[str],
+    samples: slice | np.ndarray,
+    outlines: Sequence[np.ndarray] | None = None,
+) -> None:
+    """The maps of rows on some samples; the controls, which show nothing, left out."""
     columns = {
-        ROWS[row].label: (ROWS[row].explains, maps_of(study, row).maps[:count])
+        ROWS[row].label: (ROWS[row].explains, maps_of(study, row).maps[samples])
         for row in rows
         if "random" not in row
     }
     if columns:
-        path = study.options.out / f"{name}.png"
-        panel(path, study.images[:count], study.captions[:count], columns)
+        captions = np.array(study.captions)[samples]
+        figure = panel(study.images[samples], captions, columns, outlines)
+        save(figure, study.options.out / f"{name}.png")

@@ -6,19 +6,12 @@ Continues where it was stopped; --fresh forgets what was measured and begins fro
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 
-import figure3
-import figure4
-import figure6
-import figure7
-import parts
-import table1
-import table2
-import table3
 from results import parser, run
 from study import Study
 
-SCRIPTS = (table1, table2, table3, figure3, figure4, figure6, figure7, parts)
+SCRIPTS = ("table1", "table2", "table3", "figure3", "figure4", "figure6", "figure7", "parts")
 
 
 def main() -> None:
@@ -31,10 +24,10 @@ def main() -> None:
         for kept in {study.kept, study.calm.kept}:
             shutil.rmtree(kept, ignore_errors=True)
         for script in SCRIPTS:
-            (options.out / f"{script.__name__}.json").unlink(missing_ok=True)
+            (options.out / f"{script}.json").unlink(missing_ok=True)
     for script in SCRIPTS:
-        print(f"\n## {script.__name__}\n", flush=True)
-        script.measure(study)
+        print(f"\n## {script}\n", flush=True)
+        import_module(script).measure(study)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from results import PAPER, Table, absences, choose, measured, numbers, shown
+from results import PAPER, Table, absences, choose, measured, shown
 from rows import ROWS, Explained, Row, draw, maps_of
 from study import Study
 
@@ -21,27 +21,22 @@ MEASURES = {
 }
 
 
-# --- scores -------------------------------------------------------------------------------------
-
-
 def scores_of(explained: Explained, measures: Sequence[str]) -> dict[str, np.ndarray]:
     """Each measure of every sample, float [N]; NaN where its map holds NaN."""
     study, out = explained.study, {}
-    maps, classes = explained.maps, explained.classes
+    maps = explained.maps, explained.classes
     if {"insertion", "deletion"} & set(measures):
-        out = study.batched(partial(_faithfulness, study.clf), study.images, maps, classes)
+        out = study.batched(partial(_faithfulness, study.clf), study.images, *maps)
     if "compactness" in measures:
         scored = partial(_compactness, study.clf.head, study.sigma)
-        out["compactness"] = study.batched(scored, explained.cells, maps, classes)
+        out["compactness"] = study.batched(scored, explained.cells, *maps)
     return {name: np.where(explained.whole, out[name], np.nan) for name in measures}
 
 
 @jax.jit
 def _faithfulness(clf, images, maps, classes):
-    curves = faithfulness(clf, images, maps, classes)
-    return {
-        name: score(curves.fraction, getattr(curves, name)) for name in ("insertion", "deletion")
-    }
+    curves = faithfulness(clf, images, maps, classes)._asdict()
+    return {name: score(curves["fraction"], curves[name]) for name in ("insertion", "deletion")}
 
 
 @partial(jax.jit, static_argnums=1)
@@ -49,21 +44,12 @@ def _compactness(head, sigma, cells, maps, classes):
     return jax.vmap(lambda h, m, c: compactness(head, h, m, c, sigma))(cells, maps, classes)
 
 
-def score_row(study: Study, name: str, measures: Sequence[str], row: Row | None = None) -> dict:
+def score_row(study: Study, measures: Sequence[str], kinds: Mapping[str, Row], name: str) -> dict:
     """A row's scores of every sample, and the samples left out."""
-    explained = maps_of(study, name, row)
+    explained = maps_of(study, name, kinds[name])
     scores = scores_of(explained, measures)
-    found = {
-        "scores": {measure: numbers(values) for measure, values in scores.items()},
-        **explained.left_out(),
-    }
-    if "compactness" in measures:
-        unscored = explained.whole & np.isnan(scores["compactness"])
-        found["without_global_map"] = explained.ids(unscored)
-    return found
-
-
-# --- tables -------------------------------------------------------------------------------------
+    unscored = explained.whole & np.isnan(scores.get("compactness", 0))
+    return explained.scored(scores) | {"without_global_map": explained.ids(unscored)}
 
 
 def measure_scores(
@@ -73,16 +59,15 @@ def measure_scores(
 
     The table keeps the order of `default`; other rows come after it. The `pairs` are compared.
     """
-    names = choose("method", study.options.methods, ROWS, default)
     measures = choose("metric", study.options.metrics, MEASURES)
-    results = study.results(name, measures=measures)
-    results.measure(names, lambda row: score_row(study, row, measures))
-    rows = results.among(dict.fromkeys([*default, *ROWS]))
+    function = partial(score_row, study, measures, ROWS)
+    results, rows = study.measure(name, function, ROWS, default, measures=measures)
     results.finish(
         table=score_table(study, rows, measures, ROWS, name),
         differences=differences(rows, pairs, measures),
     )
-    draw(study, name, [row for row in measured(rows) if row in names], 3)
+    asked = choose("method", study.options.methods, ROWS, default)
+    draw(study, name, [row for row in measured(rows) if row in asked], slice(3))
 
 
 def score_table(
@@ -93,19 +78,27 @@ def score_table(
     key: str,
 ) -> Table:
     """Means of `score_row`, with the paper's beside them where dataset and network are its own."""
-    columns = ["Method", "class", *(MEASURES[m] for m in measures)]
-    has_paper = any(paper_scores(study, name, key) for name in kinds)
-    if has_paper:
-        columns += [f"paper: {m}" for m in measures]
-    table = []
-    for name, found in rows.items():
-        values = [shown(found["scores"][m]) if "scores" in found else None for m in measures]
-        line = [kinds[name].label, kinds[name].explains, *values]
-        if has_paper:
-            paper = paper_scores(study, name, key) or {}
-            line += [paper.get(m) for m in measures]
-        table.append(line)
-    return Table(columns, table, remarks(rows, kinds))
+    columns = {MEASURES[m]: lambda name, m=m: shown(values_of(rows[name], m)) for m in measures}
+    paper = {name: found for name in kinds if (found := paper_scores(study, name, key))}
+    for m in measures if paper else ():
+        columns[f"paper: {m}"] = lambda name, m=m: paper.get(name, {}).get(m)
+    return table_of(rows, kinds, columns)
+
+
+def values_of(found: Mapping[str, Any], measure: str) -> list[float]:
+    """A row's scores, without the samples that have none."""
+    return [value for value in found.get("scores", {}).get(measure, ()) if value is not None]
+
+
+def table_of(
+    rows: Mapping[str, Any],
+    kinds: Mapping[str, Row],
+    columns: Mapping[str, Callable[[str], Any]],
+    first: str = "Method",
+) -> Table:
+    """The rows, each with its class and the values that the columns have for its name."""
+    table = [[*kinds[n][:2], *(value(n) for value in columns.values())] for n in rows]
+    return Table([first, "class", *columns], table, remarks(rows, kinds))
 
 
 def differences(
@@ -121,31 +114,31 @@ def differences(
             both = zip(*(rows[name]["scores"][measure] for name in (ours, theirs)), strict=True)
             line.append(shown((a - b for a, b in both if None not in (a, b)), sign="+"))
         table.append(line)
-    return Table(["Difference", "class", *(MEASURES[m] for m in measures)], table, [])
+    return Table(["Difference", "class", *(MEASURES[m] for m in measures)], table)
 
 
 def remarks(rows: Mapping[str, Any], kinds: Mapping[str, Row]) -> list[str]:
     """Footnotes: samples that are missing or left out, empty maps."""
-    notes = absences(rows, {name: kinds[name].label for name in rows})
+    labels = {name: kinds[name].label for name in rows}
+    notes = absences(rows, labels)
+
+    def add(name: str, text: str, ids: Sequence[str] = ()) -> None:
+        notes.append(f"{labels[name]}: {text}" + (f" ({', '.join(ids)})." if ids else "."))
+
     for name, found in rows.items():
-        label = kinds[name].label
         if ids := found.get("excluded"):
-            notes.append(f"{label}: NaN in {len(ids)} of the maps, left out ({', '.join(ids)}).")
+            add(name, f"NaN in {len(ids)} of the maps, left out", ids)
         if ids := found.get("without_global_map"):
-            notes.append(
-                f"{label}: no compactness for {len(ids)} samples whose global map has no positive "
-                f"value, left out of it ({', '.join(ids)})."
-            )
+            why = f"no compactness for {len(ids)} samples whose global map has no positive value"
+            add(name, f"{why}, left out of it", ids)
         if found.get("empty"):
-            notes.append(f"{label}: no positive value in {found['empty']} of the maps.")
+            add(name, f"no positive value in {found['empty']} of the maps")
         if "correct" in found:
-            notes.append(
-                f"{label}: of the classifier with its head, {found['checkpoint']}, which gets "
-                f"{found['correct']} of the samples right; P, probabilities and features are its "
-                "own."
-            )
+            head = f"of the classifier with its head, {found['checkpoint']}, which gets "
+            right = f"{found['correct']} of the samples right; "
+            add(name, f"{head}{right}P, probabilities and features are its own")
         if name == "cve_semantic":
-            notes.append(f"{label}: the classifier's own features tell parts apart, no other's.")
+            add(name, "the classifier's own features tell parts apart, no other's")
     return notes
 
 
@@ -155,14 +148,9 @@ def paper_scores(study: Study, name: str, table: str) -> dict[str, float] | None
     Its rows do not tell the invariant and the dominant map.
     """
     dataset, arch = study.config.data.name, getattr(study.clf.spec, "arch", "")
-    key = name.replace("_invariant", "").replace("_dominant", "")
-    found: Any = PAPER[table]["rows"].get(key, {})
-    if table == "table1":
-        found = found.get(dataset, {})
-    elif dataset != PAPER[table]["dataset"]:
-        return None
-    network = "resnet50" if arch == "resnet50" else "vgg" if arch.startswith("vgg") else None
-    for key, values in found.items():
-        if network and key.startswith(network):
+    found = PAPER[table]["rows"].get(name.replace("_invariant", "").replace("_dominant", ""), {})
+    found = found if table == "table1" else {PAPER[table]["dataset"]: found}
+    for network, values in found.get(dataset, {}).items():
+        if arch == network or (arch.startswith("vgg") and network.startswith("vgg")):
             return dict(zip(PAPER[table]["columns"], values, strict=True))
     return None

@@ -7,29 +7,28 @@ the rows, which are slow, also on disk (`rows.maps_of`).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from results import Results, parser, run
+from results import Results, choose, parser, run
 
 from benchmarks.provenance import stamp
 from fgvce_jax.bank import Bank, build_bank, pad_batch
 from fgvce_jax.cli.presets import find_preset, read_preset
 from fgvce_jax.config import ExplainConfig, from_dict
-from fgvce_jax.data import open_dataset
-from fgvce_jax.data.labels import match_labels
-from fgvce_jax.data.pipeline import batches, image_loader
+from fgvce_jax.data.pipeline import image_loader, warn_skipped
 from fgvce_jax.errors import InputError
 from fgvce_jax.explain import Explanation, explain
 from fgvce_jax.files import fingerprint
+from fgvce_jax.inference import Predictor
 from fgvce_jax.methods.cve import cve_counterfactuals, cve_semantic_counterfactuals
-from fgvce_jax.models import open_classifier
-from fgvce_jax.models.classifier import cells_of
+from fgvce_jax.run_inputs import open_inputs
 from fgvce_jax.search import Counterfactual
 
 PRESETS = {"birds": "demo"}
@@ -48,18 +47,8 @@ def open_preset(name: str) -> ExplainConfig:
 class Study:
     """The first misclassified images of a split, and whatever the rows need to explain them.
 
-    Attributes:
-        options: Of the command line.
-        config: The preset, which all rows follow.
-        clf: The classifier.
-        data: The split, an example an index.
-        images: float32 [N, S, S, 3] in [0, 1].
-        predicted: P, int32 [N].
-        target: Q, the correct class, int32 [N].
-        ids: Of the images.
-        index: Of the images in the split, int [N].
-        cells: Features of the images, [N, n, n, C].
-        looked_at: Images of the split until N were misclassified.
+    N `images`, float32 [N, S, S, 3] in [0, 1], at `index` [N] of the split, with P `predicted` and
+    Q the `target`, int32 [N], and features `cells` [N, n, n, C]; `looked_at` were read for them.
     """
 
     def __init__(self, options: argparse.Namespace, wanted: np.ndarray | None = None):
@@ -68,43 +57,29 @@ class Study:
         if options.checkpoint:
             model = replace(self.config.model, checkpoint=options.checkpoint, weights=None)
             self.config = replace(self.config, model=replace(model, arch=None))
-        self.clf = open_classifier(self.config.model)
-        self.view = self.clf.image_size, self.clf.resize_to
-        self.data, labels = self._open(self.config.split)
-        taken = []
-        for sample in self._read(np.arange(len(labels)) if wanted is None else wanted):
-            if wanted is not None or sample[-1] != labels[sample[0]]:
-                taken.append(sample)
-            if len(taken) == options.images:
+        self.inputs = open_inputs(self.config)
+        self.clf, labels = self.inputs.clf, self.inputs.labels
+        predictor, taken = Predictor(self.clf, options.batch_size), []
+        indices, left = np.arange(len(labels)) if wanted is None else wanted, options.images
+        for batch in predictor.batches(self.inputs.dataset, indices, warn_skipped):
+            cells, logits = predictor(batch)
+            mistake = (logits.argmax(-1) != labels[batch.index]) | (wanted is not None)
+            chosen = np.flatnonzero(mistake)[:left]
+            sample = batch._replace(id=np.array(batch.id)), np.asarray(cells), logits.argmax(-1)
+            taken.append(jax.tree.map(itemgetter(chosen), sample))
+            left -= len(chosen)
+            if not left:
                 break
-        if not taken:
+        found, self.cells, predicted = jax.tree.map(lambda *parts: np.concatenate(parts), *taken)
+        if not len(predicted):
             raise InputError(f"preset {options.preset}: no image is misclassified")
-        index, self.ids, images, points, cells, predicted = zip(*taken, strict=True)
-        self.index, self.images, self.cells = np.array(index), np.stack(images), np.stack(cells)
-        self.looked_at = int(self.index[-1]) + 1
-        self.predicted = np.array(predicted, np.int32)
+        self.index, self.ids, self._points = found.index, found.id.tolist(), found.keypoints
+        self.images, self.looked_at = np.float32(found.image) / 255, int(self.index[-1]) + 1
+        self.predicted = predicted.astype(np.int32)
         self.target = labels[self.index].astype(np.int32)
-        self._points = None if points[0] is None else np.stack(points)
         self.n, self.size = self.cells.shape[1], self.images.shape[1:3]
+        self.view = self.clf.image_size, self.clf.resize_to
         self.sigma, self.top_m = self.config.search.sigma, self.config.bank.top_m
-
-    def _open(self, split: str) -> tuple[Any, np.ndarray]:
-        """A split, and its labels as the classifier numbers them."""
-        data = open_dataset(self.config.data.name, split, self.config.data.path)
-        return data, np.asarray(match_labels(data, self.clf).labels)
-
-    def _read(self, indices: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        """(index, id, image, keypoints or None, cells, predicted class) of images of the split."""
-        size = self.options.batch_size
-        for batch in batches(self.data, indices, size, *self.view):
-            images = np.float32(batch.image) / 255
-            cells = cells_of(self.clf, pad_batch(images, size))[: len(images)]
-            logits = np.asarray(self.clf.head(cells))
-            if np.isnan(logits).any():
-                raise InputError(f"images {list(batch.id)}: the classifier's logits are NaN")
-            points = [None] * len(images) if batch.keypoints is None else batch.keypoints
-            found = batch.index, batch.id, images, points, np.asarray(cells), logits.argmax(-1)
-            yield from zip(*found, strict=True)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,32 +88,25 @@ class Study:
     def keypoints(self) -> np.ndarray:
         """float32 [N, P, 3] in pixels of `images`; InputError where the dataset has none."""
         if self._points is None:
-            raise InputError(
-                f"dataset {self.config.data.name} has no keypoints; birds and cub have"
-            )
+            name = self.config.data.name
+            raise InputError(f"dataset {name} has no keypoints; birds and cub have")
         return self._points
 
     @cached_property
     def calm(self) -> Study:
-        """The same images, with P, features and maps of the classifier with CALM's head.
-
-        This study itself where none is named.
-        """
+        """The same images as the classifier with CALM's head sees them; itself if none is named."""
         if not self.options.calm:
             return self
         of_calm = {"checkpoint": self.options.calm, "calm": None}
         return Study(argparse.Namespace(**vars(self.options) | of_calm), self.index)
 
-    # Its description.
+    # Its description, and its results.
 
     @property
     def samples(self) -> list[dict[str, str]]:
         """The images by their ids, with the names of P and Q."""
-        names = self.clf.class_names
-        return [
-            {"id": id, "P": names[p], "Q": names[q]}
-            for id, p, q in zip(self.ids, self.predicted, self.target, strict=True)
-        ]
+        names, found = self.clf.class_names, zip(self.ids, self.predicted, self.target, strict=True)
+        return [{"id": id, "P": names[p], "Q": names[q]} for id, p, q in found]
 
     @property
     def captions(self) -> list[str]:
@@ -179,42 +147,47 @@ class Study:
         path = self.options.out / f"{name}.json"
         return Results(path, self.settings | settings, self.provenance, samples=self.samples)
 
+    def measure(
+        self,
+        name: str,
+        function: Callable[[str], dict[str, Any]],
+        known: Iterable[str],
+        default: Iterable[str] | None = None,
+        **settings: Any,
+    ) -> tuple[Results, dict[str, Any]]:
+        """A script's results, the chosen rows measured, and all its rows, default ones first."""
+        chosen = choose("method", self.options.methods, known, default)
+        results = self.results(name, **settings)
+        results.measure(chosen, function)
+        return results, results.among([*(default or ()), *known])
+
     def batched(self, function: Callable[..., Any], *arrays: np.ndarray) -> Any:
         """`function` of all samples, a batch of one size at a time."""
         out, size = [], self.options.batch_size
         for start in range(0, len(self), size):
             part = [array[start : start + size] for array in arrays]
-            result = function(*(pad_batch(array, size) for array in part))
-            count = len(part[0])
-            out.append(jax.tree.map(lambda leaf, m=count: np.asarray(leaf)[:m], result))
+            result = jax.device_get(function(*(pad_batch(array, size) for array in part)))
+            out.append(jax.tree.map(itemgetter(slice(len(part[0]))), result))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *out)
 
-    # Reference images, and the edits that they give.
-
-    @cached_property
-    def references(self) -> tuple[Any, np.ndarray]:
-        """The split that reference images come from, and its labels."""
-        self._read_already: dict[int, np.ndarray] = {}  # the images, for all banks
-        return self._open(self.config.reference_split)
+    # The edits that reference images give.
 
     @cache  # noqa: B019 (a study lives as long as its script)
+    def references(self, indices: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Batches of reference images; every bank asks for the same ones."""
+        load = image_loader(self.inputs.references, self.options.batch_size, *self.view)
+        return list(load(np.array(indices)))
+
+    @cache  # noqa: B019
     def bank(self, top_m: int | None, sigma: float) -> Bank:
         """Candidates for the targets that occur, with `Bank.image` an index of the split."""
         config, size = replace(self.config.bank, top_m=top_m, sigma=sigma), self.options.batch_size
-        data, labels = self.references
+        labels = self.inputs.reference_labels
         wanted = np.flatnonzero(np.isin(labels, self.target) | (config.reference == "all"))
-        load = image_loader(data, size, *self.view)
 
         def load_wanted(local):
-            indices = wanted[local]
-            new = np.array([i for i in indices if i not in self._read_already], int)
-            for index, images in load(new) if len(new) else ():
-                self._read_already |= zip(index.tolist(), images, strict=True)
-            there = np.array([i for i in indices if i in self._read_already], int)
-            for start in range(0, len(there), size):
-                part = there[start : start + size]
-                images = np.stack([self._read_already[i] for i in part])
-                yield np.searchsorted(wanted, part), images
+            for index, images in self.references(tuple(wanted[local])):
+                yield np.searchsorted(wanted, index), images
 
         bank = build_bank(self.clf, load_wanted, labels[wanted], config, batch_size=size)
         image = np.where(bank.image >= 0, wanted[bank.image], -1).astype(np.int32)
@@ -223,13 +196,9 @@ class Study:
     @cache  # noqa: B019
     def explanation(self, sigma: float) -> Explanation:
         """FG-VCE's, NumPy leaves; sigma 0 is "without SP"."""
-        bank = self.bank(self.top_m, sigma)
-        config = replace(self.config.search, sigma=sigma)
-        return self.batched(
-            lambda images, labels: explain(self.clf, bank, images, labels, config),
-            self.images,
-            self.target,
-        )
+        bank, config = self.bank(self.top_m, sigma), replace(self.config.search, sigma=sigma)
+        function = partial(explain, self.clf, bank, config=config)
+        return self.batched(function, self.images, self.target)
 
     def edited(self, sigma: float) -> np.ndarray:
         """h*, [N, n, n, C]: the features after FG-VCE's edits."""
@@ -246,11 +215,7 @@ class Study:
         search = cve_counterfactuals if name == "cve" else cve_semantic_counterfactuals
         options = {"bank": self.bank(None, self.sigma)}
         options["max_iterations"] = self.config.search.max_iterations
-        return self.batched(
-            lambda images, labels: search(self.clf, images, labels, **options),
-            self.images,
-            self.target,
-        )
+        return self.batched(partial(search, self.clf, **options), self.images, self.target)
 
 
 def script(measure: Callable[[Study], None], description: str | None) -> None:

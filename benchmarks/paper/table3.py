@@ -16,9 +16,7 @@ PAIRS = {
 def measure(study: Study) -> None:
     """Measure, print, write, draw."""
     rows = [name for pair in PAIRS.items() for name in pair]
-    measure_scores(
-        study, "table3", rows, [(with_sp, without) for without, with_sp in PAIRS.items()]
-    )
+    measure_scores(study, "table3", rows, [pair[::-1] for pair in PAIRS.items()])
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RUNS = {
-    "throughput": ["throughput.py", "--arch", "resnet50,vgg16", "--batch", "4,16"],
-    "throughput_bfloat16": ["throughput.py", "--dtype", "bfloat16"],
-    "steps": ["steps.py"],
-    "masks": ["masks.py"],
-    "scaling": ["scaling.py"],
-    "input": ["input.py"],
-    "agreement": ["agreement.py"],
-    "table2_random": ["../paper/table2.py", "--arch", "resnet50"],
+    "throughput": "throughput.py --arch resnet50,vgg16 --batch 4,16 --json",
+    "throughput_bfloat16": "throughput.py --dtype bfloat16 --json",
+    "steps": "steps.py --json",
+    "masks": "masks.py --json",
+    "scaling": "scaling.py --json",
+    "input": "input.py --json",
+    "agreement": "agreement.py --json",
+    "table2_random": "../paper/table2.py --arch resnet50 --out",
 }
 
 
@@ -26,18 +26,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE.parents[1] / "docs" / "results")
     parser.add_argument("--fresh", action="store_true", help="begin from nothing")
     options = parser.parse_args()
-    for name, (script, *arguments) in RUNS.items():
-        path = options.out / f"{name}.json"
+    for name, command in RUNS.items():
+        path, (file, *words) = options.out / f"{name}.json", command.split()
         if path.exists() and not options.fresh:
             continue
         print(f"\n## {name}\n", flush=True)
         path.unlink(missing_ok=True)
-        if name == "table2_random":
-            output = ["--out", options.out]
-        else:
-            figure = ["--figure", path.with_suffix(".png")] if name == "scaling" else []
-            output = ["--json", path, *figure]
-        subprocess.run([sys.executable, HERE / script, *arguments, *output], check=True)
+        words.append(path if words[-1] == "--json" else options.out)
+        if name == "scaling":
+            words += ["--figure", path.with_suffix(".png")]
+        subprocess.run([sys.executable, HERE / file, *words], check=True)
 
 
 if __name__ == "__main__":

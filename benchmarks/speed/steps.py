@@ -1,7 +1,4 @@
-"""Each step of an explanation by itself, and the factored heads against the direct path.
-
-python benchmarks/speed/steps.py --json out.json
-"""
+"""Each step of an explanation by itself, and the factored heads against the direct path."""
 
 from __future__ import annotations
 
@@ -10,19 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from planted import Planted, planted, same_edits
-from timing import finish, median_times, parser, show
+from planted import Planted, planted, same_edits, searching
+from timing import median_times, script, show
 
 from fgvce_jax.bank import best_cells
-from fgvce_jax.config import SearchConfig
-from fgvce_jax.explain import explain_cells
 from fgvce_jax.heads import Direct
 from fgvce_jax.methods.cve import cve_edits
 from fgvce_jax.models import save_classifier
@@ -33,47 +29,41 @@ from fgvce_jax.search import search_problem
 
 def contributions_row(problem: Planted, count: int, repeats: int) -> dict[str, Any]:
     """Contributions per image: a matrix product with the kernels against n^2 whole passes."""
-    cells = cells_of(problem.clf, problem.images[:count])
-    step = jax.jit(jax.vmap(contributions, (None, 0, 0)))
-    head, classes = problem.clf.head, jnp.asarray(problem.labels[:count])
-    runs = [partial(step, head, cells, classes), partial(step, Direct(head), cells, classes)]
+    cells, head = cells_of(problem.clf, problem.images[:count]), problem.clf.head
+    step, classes = jax.jit(jax.vmap(contributions, (None, 0, 0))), problem.labels[:count]
+    runs = [partial(step, h, cells, jnp.asarray(classes)) for h in (head, Direct(head))]
     fast, direct = median_times(runs, repeats)
-    return {
-        "fast_ms": 1000 * fast / count,
-        "direct_ms": 1000 * direct / count,
-        "difference": float(jnp.abs(runs[0]() - runs[1]()).max()),
-    }
-
-
-def search_of(problem: Planted, count: int, head: Any = None, chunk: int | None = None) -> Any:
-    """The whole search of some images and its maps, as a function; features and bank given."""
-    cells, labels = cells_of(problem.clf, problem.images[:count]), problem.labels[:count]
-    candidates = problem.bank.for_targets(labels)
-    if head is not None:
-        candidates = candidates._replace(prepared=head.prepare(candidates.cells))
-    config, devices = SearchConfig(chunk=chunk), tuple(jax.local_devices()[:1])
-    arguments = jax.device_put((head or problem.clf.head, candidates, cells, labels))
-    return partial(explain_cells, *arguments, config=config, devices=devices)
+    difference = float(jnp.abs(runs[0]() - runs[1]()).max())
+    return _compared(fast / count, direct / count, difference)
 
 
 def search_row(problem: Planted, count: int, repeats: int) -> dict[str, Any]:
     """The whole search and its maps per image, against the direct path."""
-    runs = [search_of(problem, count), search_of(problem, count, Direct(problem.clf.head))]
+    head, bank = problem.clf.head, problem.bank
+    cells, labels = cells_of(problem.clf, problem.images[:count]), problem.labels[:count]
+    heads = (head, bank), (Direct(head), replace(bank, prepared=None))
+    one = jax.local_devices()[:1]
+    runs = [searching(head, bank, cells, labels, one) for head, bank in heads]
     fast, direct = median_times(runs, repeats)
     ours, theirs = (jax.device_get(run()) for run in runs)
-    return {
-        "fast_ms": 1000 * fast / count,
-        "direct_ms": 1000 * direct / count,
-        "difference": float(np.abs(ours.p_target - theirs.p_target).max()),
-        "same_edits": bool(same_edits(ours, theirs).all()),
-    }
+    difference = float(np.abs(ours.p_target - theirs.p_target).max())
+    same = bool(same_edits(ours, theirs).all())
+    return _compared(fast / count, direct / count, difference) | {"same_edits": same}
 
 
-def chunk_rows(problem: Planted, repeats: int) -> dict[int, dict[str, Any]]:
+def _compared(fast: float, direct: float, difference: float) -> dict[str, float]:
+    out = {"fast_ms": 1000 * fast, "direct_ms": 1000 * direct, "difference": difference}
+    return out | {"speedup": direct / fast}
+
+
+def chunk_rows(problem: Planted, repeats: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """The search of 16 images per image, one at a time and all together."""
-    chunks = (1, 16)
-    seconds = median_times([search_of(problem, 16, chunk=chunk) for chunk in chunks], repeats)
-    return {c: {"fast_ms": 1000 * s / 16} for c, s in zip(chunks, seconds, strict=True)}
+    chunks, one = (1, 16), jax.local_devices()[:1]
+    cells, labels = cells_of(problem.clf, problem.images[:16]), problem.labels[:16]
+    search = partial(searching, problem.clf.head, problem.bank, cells, labels, one)
+    seconds = median_times([search(chunk=chunk) for chunk in chunks], repeats)
+    for chunk, taken in zip(chunks, seconds, strict=True):
+        yield chunk, {"fast_ms": 1000 * taken / 16}
 
 
 def bank_row(problem: Planted, repeats: int, references: int = 20) -> dict[str, Any]:
@@ -90,12 +80,11 @@ def bank_row(problem: Planted, repeats: int, references: int = 20) -> dict[str, 
 def exhaustive_row(problem: Planted, repeats: int) -> dict[str, Any]:
     """One edit of CVE: all pairs of an image's cells and the cells of 20 references."""
     cells = cells_of(problem.clf, problem.images)
-    flat = cells.reshape(-1, cells.shape[-1])
-    key = jax.random.key(1)
-    candidates = jax.random.choice(key, flat, (20 * cells.shape[1] * cells.shape[2],))
+    flat, count = cells.reshape(-1, cells.shape[-1]), 20 * cells.shape[1] * cells.shape[2]
+    candidates = jax.random.choice(jax.random.key(1), flat, (count,))
     prepared = search_problem(problem.clf.head, cells[0], problem.labels[0], candidates)
-    edit = jax.jit(partial(cve_edits, max_iterations=1))
-    return {"fast_ms": 1000 * median_times([partial(edit, prepared)], max(repeats, 20))[0]}
+    edit = partial(jax.jit(partial(cve_edits, max_iterations=1)), prepared)
+    return {"fast_ms": 1000 * median_times([edit], max(repeats, 20))[0]}
 
 
 FIRST = """
@@ -116,11 +105,10 @@ print(fg.explain(clf, bank, images[:1], other[:1]).num_edits)
 def first_row(problem: Planted, repeats: int = 3) -> dict[str, Any]:
     """Seconds from process start to the first explanation, checkpoint read and bank built."""
     with tempfile.TemporaryDirectory() as folder:
-        save_classifier(problem.clf, Path(folder) / "resnet50")
+        save_classifier(problem.clf, f"{folder}/resnet50")
         environment = os.environ | {"XDG_CACHE_HOME": folder}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        command = [sys.executable, "-c", FIRST, str(Path(folder) / "resnet50")]
-        seconds = []
+        command, seconds = [sys.executable, "-c", FIRST, f"{folder}/resnet50"], []
         for _ in range(1 + repeats):
             start = time.perf_counter()
             subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -128,36 +116,29 @@ def first_row(problem: Planted, repeats: int = 3) -> dict[str, Any]:
     return {"cold_s": seconds[0], "warm_s": float(np.median(seconds[1:]))}
 
 
-def main() -> None:
-    """Measure, print the table, write the JSON."""
-    options = parser(__doc__).parse_args()
-    repeats, few = options.repeats, max(1, options.repeats // 3)
-    rows: list[dict[str, Any]] = []
-
-    def add(step: str, row: dict[str, Any]) -> None:
-        if "direct_ms" in row:
-            row["speedup"] = row["direct_ms"] / row["fast_ms"]
-        rows.append({"step": step, **row})
-        show(rows[-1])
-
-    resnet = planted("resnet50", 16)
-    add("contributions, ResNet-50", contributions_row(resnet, 8, repeats))
-    add("search and maps, ResNet-50", search_row(resnet, 8, repeats))
-    add("bank of one class, ResNet-50", bank_row(resnet, repeats))
-    add("one edit of CVE, ResNet-50", exhaustive_row(resnet, repeats))
-    add("first explanation, ResNet-50", first_row(resnet))
-    for chunk, row in chunk_rows(resnet, repeats).items():
-        add(f"search, ResNet-50, chunks of {chunk}", row)
-    del resnet
-    vgg = planted("vgg16", 32)
+def rows(repeats: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The steps by name, one network after the other."""
+    problem, few = planted("resnet50", 16), max(1, repeats // 3)
+    yield "contributions, ResNet-50", contributions_row(problem, 8, repeats)
+    yield "search and maps, ResNet-50", search_row(problem, 8, repeats)
+    yield "bank of one class, ResNet-50", bank_row(problem, repeats)
+    yield "one edit of CVE, ResNet-50", exhaustive_row(problem, repeats)
+    yield "first explanation, ResNet-50", first_row(problem)
+    for chunk, row in chunk_rows(problem, repeats):
+        yield f"search, ResNet-50, chunks of {chunk}", row
+    problem = planted("vgg16", 32)
     for count in (1, 4, 16, 32):
-        add(f"contributions, VGG-16, batch {count}", contributions_row(vgg, count, repeats))
-    add("search and maps, VGG-16", search_row(vgg, 1, few))
-    add("bank of one class, VGG-16", bank_row(vgg, repeats))
-    for chunk, row in chunk_rows(vgg, few).items():
-        add(f"search, VGG-16, chunks of {chunk}", row)
-    finish(options, {"name": "steps", "rows": rows})
+        yield f"contributions, VGG-16, batch {count}", contributions_row(problem, count, repeats)
+    yield "search and maps, VGG-16", search_row(problem, 1, few)
+    yield "bank of one class, VGG-16", bank_row(problem, repeats)
+    for chunk, row in chunk_rows(problem, few):
+        yield f"search, VGG-16, chunks of {chunk}", row
+
+
+def measure(repeats: int = 7) -> dict[str, Any]:
+    """Each step of an explanation by itself, and the factored heads against the direct path."""
+    return {"rows": [show({"step": step} | row) for step, row in rows(repeats)]}
 
 
 if __name__ == "__main__":
-    main()
+    script(measure)

@@ -10,49 +10,49 @@ process. 1.0 is the floor. Every row runs in a process of its own, so that its m
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from timing import finish, median_times, parser, show
+import jax
+from planted import planted, same_edits, searching
+from timing import in_own_process, median_times, script, show
+
+from fgvce_jax.config import SearchConfig
+from fgvce_jax.explain import explain_cells
+from fgvce_jax.heads import searchable
+from fgvce_jax.memory import program_bytes
+from fgvce_jax.models.classifier import cells_of
 
 
 def matmul_peak(dtype: str) -> float:
     """Best FLOP/s of a large square matrix product in `dtype`, on random data."""
-    import jax
-
     size = 2048 if jax.default_backend() == "cpu" else 8192
     a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    product = jax.jit(lambda a, b: a @ b)
-    return 2 * size**3 / median_times([lambda: product(a, a)], repeats=5)[0]
+    product = partial(jax.jit(lambda a, b: a @ b), a, a)
+    return 2 * size**3 / median_times([product], repeats=5)[0]
 
 
-def measure(arch: str, dtype: str, batch: int, classes: int, cut: str | None, repeats: int) -> dict:
+def measure_row(arch: str, dtype: str, batch: int, classes: int, cut: str, repeats: int) -> dict:
     """One row of the table."""
-    import jax
-    from planted import planted
+    clf, images, labels, bank = planted(arch, batch, classes=classes, cut=cut or None, dtype=dtype)
+    options = {"config": SearchConfig(), "devices": tuple(jax.local_devices())}
 
-    from fgvce_jax.config import SearchConfig
-    from fgvce_jax.explain import explain_cells
-    from fgvce_jax.heads import searchable
-    from fgvce_jax.memory import program_bytes
-    from fgvce_jax.models.classifier import cells_of
-
-    problem = planted(arch, batch, classes=classes, cut=cut, dtype=dtype)
-    clf, images, labels = problem.clf, problem.images, problem.labels
-    candidates = problem.bank.for_targets(labels)
-    search = partial(explain_cells, config=SearchConfig(), devices=tuple(jax.local_devices()))
-    rest = partial(search, searchable(clf.head), candidates, cells_of(clf, images), labels)
+    def explain(clf):  # as a run does it; the bank is there already
+        head, candidates = searchable(clf.head), bank.for_targets(labels)
+        return explain_cells(head, candidates, cells_of(clf, images), labels, **options)
 
     def whole(clf, candidates, images, labels):
-        return search(searchable(clf.head), candidates, clf.features(images), labels)
+        cells = clf.features(images)
+        return explain_cells(searchable(clf.head), candidates, cells, labels, **options)
 
     forward = jax.jit(lambda clf, images: clf(images)).lower(clf, images).compile()
-    program = jax.jit(whole).lower(clf, candidates, images, labels).compile()
+    program = jax.jit(whole).lower(clf, bank.for_targets(labels), images, labels).compile()
+    rest = searching(clf.head, bank, cells_of(clf, images), labels)
     forward_s, explain_s, rest_s = median_times(
-        [partial(forward, clf, images), problem.explain, rest], repeats
+        [partial(forward, clf, images), partial(explain, clf), rest], repeats
     )
-    out = jax.device_get(problem.explain())
+    found = explain(clf)
     stats = jax.local_devices()[0].memory_stats() or {}
     row = {
         "arch": arch + (f" cut {cut}" if cut else ""),
@@ -66,34 +66,35 @@ def measure(arch: str, dtype: str, batch: int, classes: int, cut: str | None, re
         "peak_bytes_forward": program_bytes(forward),
         "peak_bytes_explain": program_bytes(program),
         "device_peak_bytes": stats.get("peak_bytes_in_use"),
-        "bank_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(problem.bank)),
-        "edits": sorted(out.num_edits.tolist()),
+        "bank_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(bank)),
+        "edits": sorted(found.num_edits.tolist()),
         "forward_flops_per_s": forward.cost_analysis().get("flops", 0.0) / forward_s,
         "matmul_flops_per_s": matmul_peak(dtype),
     }
     if dtype != "float32":
-        row["same_edits_as_float32"] = problem.same_edits_as_float32()
+        exact = explain(replace(clf, features=clf.features.astype("float32")))
+        row["same_edits_as_float32"] = float(same_edits(found, exact).mean())
     return row
 
 
-def main() -> None:
-    """Measure every combination, print the table, write the JSON."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--arch", default="resnet50", help="comma-separated")
-    arguments.add_argument("--batch", default="16", help="comma-separated batch sizes")
-    arguments.add_argument("--dtype", default="float32", help="comma-separated: float32, bfloat16")
-    arguments.add_argument("--classes", type=int, default=200)
-    arguments.add_argument("--cut", help="where the head begins, as in `fgvce explain --help`")
-    options = arguments.parse_args()
-    rows: list[dict[str, Any]] = []
-    lists = (options.arch.split(","), options.dtype.split(","), map(int, options.batch.split(",")))
-    for setting in itertools.product(*lists):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            more = options.classes, options.cut, options.repeats
-            rows.append(pool.apply(measure, (*setting, *more)))
-        show(rows[-1])
-    finish(options, {"name": "throughput", "rows": rows})
+def measure(
+    arch: str = "resnet50",
+    batch: str = "16",
+    dtype: str = "float32",
+    classes: int = 200,
+    cut: str = "",
+    repeats: int = 7,
+) -> dict[str, Any]:
+    """Explanations over plain classification, for every combination of what stands in commas."""
+    settings = itertools.product(arch.split(","), dtype.split(","), map(int, batch.split(",")))
+    more = classes, cut, repeats
+    return {"rows": [show(in_own_process(measure_row, *setting, *more)) for setting in settings]}
 
 
 if __name__ == "__main__":
-    main()
+    script(
+        measure,
+        batch="sizes",
+        dtype="float32, bfloat16",
+        cut="where the head begins, as in `fgvce explain --help`",
+    )

@@ -1,8 +1,10 @@
-"""What the speed benchmarks share: times, text tables, and a stamped JSON at the end."""
+"""What the speed benchmarks share: times, printed rows, and a script with a stamped JSON."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,47 +16,66 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.paper.results import run
 from benchmarks.provenance import describe, stamp
 from fgvce_jax.files import write_json
 
 
-def median_times(
-    functions: Sequence[Callable[[], Any]], repeats: int = 7, warm_up: int = 1
-) -> list[float]:
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = jax.block_until_ready(function())
+    return time.perf_counter() - start, result
+
+
+def median_times(functions: Sequence[Callable[[], Any]], repeats: int = 7) -> list[float]:
     """Median seconds of each function, run in turn (A B A B ...) so that drift hits them alike."""
-    for _ in range(warm_up):
-        for function in functions:
-            jax.block_until_ready(function())
-    seconds = np.zeros((repeats, len(functions)))
-    for r in range(repeats):
-        for f, function in enumerate(functions):
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            seconds[r, f] = time.perf_counter() - start
-    return np.median(seconds, axis=0).tolist()
+    rounds = [[_timed(function)[0] for function in functions] for _ in range(1 + repeats)]
+    return np.median(rounds[1:], axis=0).tolist()  # without the first, which warms up
 
 
-def parser(description: str | None, repeats: int = 7) -> argparse.ArgumentParser:
-    """The options of every speed benchmark."""
-    out = argparse.ArgumentParser(
-        description=(description or "").split("\n", maxsplit=1)[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    out.add_argument("--repeats", type=int, default=repeats, help="runs that a median is taken of")
-    out.add_argument("--json", type=Path, help="file to write")
-    return out
+def fastest(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """The fewest seconds that a function takes once it is warm, and its result."""
+    runs = [_timed(function) for _ in range(1 + repeats)]
+    return min(seconds for seconds, _ in runs[1:]), runs[-1][1]
 
 
-def finish(options: argparse.Namespace, result: dict[str, Any], clf: Any = None) -> None:
-    """Stamp a result, name the machine, and write the JSON where --json asks for it."""
-    result = {"provenance": stamp(clf), **result}
-    print(f"\nOn {describe(result['provenance']['machine'])}.")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(options.json, result)
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a script returns; its memory and its devices are its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
-def show(row: Mapping[str, Any]) -> None:
-    """Print a row, its floats with four digits."""
+def show(row: dict[str, Any]) -> dict[str, Any]:
+    """Print a row, its floats with four digits, and return it."""
     values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
     print("  ".join(f"{key} {value}" for key, value in values.items()), flush=True)
+    return row
+
+
+def script(measure: Callable[..., Mapping[str, Any]], **texts: str) -> None:
+    """Run a benchmark: each argument of `measure` is an option, `texts` explain them.
+
+    What it returns is stamped and written where --json asks for it.
+    """
+    arguments = argparse.ArgumentParser(
+        description=measure.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    texts = {"repeats": "runs that a median is taken of"} | texts
+    for name, parameter in inspect.signature(measure).parameters.items():
+        default = parameter.default
+        arguments.add_argument(
+            f"--{name}", type=type(default), default=default, help=texts.get(name, name)
+        )
+    arguments.add_argument("--json", type=Path, help="file to write")
+    options = vars(arguments.parse_args())
+    path = options.pop("json")
+
+    def main() -> None:
+        measured = measure(**options)
+        result = {"provenance": stamp(), "name": Path(sys.argv[0]).stem, **measured}
+        print(f"\nOn {describe(result['provenance']['machine'])}.")
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, result)
+
+    run(main)
