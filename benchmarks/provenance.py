@@ -4,12 +4,11 @@ Every JSON file of a benchmark carries the `stamp` of its time, and the pages ar
 whose stamps agree. Needs jax, numpy and the package only.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -66,8 +65,7 @@ def commit(root: Path) -> str | None:
 def machine() -> dict[str, Any]:
     """The machine by its processor and accelerator types, and the versions that matter."""
     device, info = jax.devices()[0], Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = re.findall(r"^model name\s*: *(.*\S)", info.read_text(), re.M) if info.exists() else []
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),

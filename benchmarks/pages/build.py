@@ -5,8 +5,6 @@ checkpoints, or for the birds another than the shipped one; a table that an earl
 code gave is marked in a footnote.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -3,13 +3,10 @@
 fgvce demo && python benchmarks/pages/demo.py fgvce-demo
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -19,7 +16,6 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.paper.results import run
 from benchmarks.provenance import checkpoint_hash
-from fgvce_jax.data.birds import PART_NAMES, differing_parts
 from fgvce_jax.data.pipeline import preprocess
 from fgvce_jax.errors import InputError
 from fgvce_jax.models import load_classifier, open_classifier
@@ -30,22 +26,12 @@ from fgvce_jax.run_inputs import open_splits
 BEGIN, END = "<!-- demo begins -->\n", "<!-- demo ends -->\n"
 
 
-def telling_row(results: RunResults, dataset: Any) -> int:
-    """The row whose dominant map has most of its energy on the part in which P and Q differ.
-
-    Among those that flip after 2 to 5 edits and whose differing part is in plain view.
-    """
-    shares = {}
-    for row, entry in enumerate(results.table.to_pylist()):
-        parts = differing_parts(entry["predicted"], entry["target"])
-        if len(parts) == 1 and entry["flipped"] and 2 <= entry["num_edits"] <= 5:
-            mask = dataset[entry["index"]].part_masks[PART_NAMES.index(parts[0])]
-            dominant = np.maximum(results.maps["dominant"][row], 0)
-            large = dominant.repeat(len(mask) // len(dominant), 0)
-            large = large.repeat(len(mask) // len(dominant), 1)
-            if mask.mean() >= 0.01:
-                shares[row] = (large * mask).sum() / large.sum()
-    return max(shares, key=shares.get, default=0)
+def median_row(results: RunResults) -> int:
+    """The typical explanation: of those with the median number of edits, the median final p(Q)."""
+    table = results.table
+    edits, final = (table[name].to_numpy() for name in ("num_edits", "p_target_after"))
+    typical = np.flatnonzero(edits == np.percentile(edits, 50, method="lower"))
+    return int(typical[np.argsort(final[typical], kind="stable")[len(typical) // 2]])
 
 
 def main() -> None:
@@ -61,7 +47,7 @@ def main() -> None:
     if checkpoint_hash(clf) != checkpoint_hash(shipped):
         raise InputError(f"{options.run}: expected a run of the shipped checkpoint")
     dataset, references = open_splits(config.data, config.split, config.reference_split)
-    row = telling_row(results, dataset) if options.row is None else options.row
+    row = median_row(results) if options.row is None else options.row
     view = partial(preprocess, image_size=clf.image_size, resize_to=clf.resize_to)
     figure = card_figure(results, row, dataset, references, view)
     figure.savefig(ROOT / "docs" / "card.png", dpi=110)

@@ -3,8 +3,6 @@
 On the left what the maps look like, on the right how much it takes to change the prediction.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Fig. 6: extent of the maps with and without saliency partition (SP)."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -3,8 +3,6 @@
 (a) Time of an explanation with and without them. (b) Edits for different m.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 from statistics import fmean, median

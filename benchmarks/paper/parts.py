@@ -4,8 +4,6 @@ And, for the methods that make edits, Near-KP and Same-KP: do the exchanged cell
 the same ones? No paper has this table; it needs data whose parts are known (birds).
 """
 
-from __future__ import annotations
-
 from functools import cache, partial
 from statistics import fmean
 from typing import Any

@@ -1,7 +1,5 @@
 """Panels of maps, box plots, and how a picture is written."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the tables and figures of the paper share: options, results on disk, a printed table."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import json

@@ -3,8 +3,6 @@
 Every method of the registry is a row. `_VARIANTS` adds those that are a method asked otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Continues where it was stopped; --fresh forgets what was measured and begins from nothing.
 """
 
-from __future__ import annotations
-
 import shutil
 from importlib import import_module
 

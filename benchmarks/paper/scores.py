@@ -1,7 +1,5 @@
 """The scores of rows of maps, and the tables of them: what Tables 1 and 3 and Fig. 3 share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any

@@ -7,10 +7,8 @@ weights explains planted mistakes instead; that needs jax, flax, optax, numpy an
     python benchmarks/paper/table2.py --arch resnet50
 """
 
-from __future__ import annotations
-
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +35,11 @@ LABELS = {name: METHODS[name].label if name in METHODS else "FG-VCE" for name in
 MEASURED = 64
 """RISE's masks that are measured, in one forward pass; its time is scaled to the usual number."""
 REPEATS, BATCH = 7, 16
+COUNTS = {
+    "fgvce_edits": ("fgvce", "num_edits"),
+    "cve_edits": ("cve", "num_edits"),
+    "cce_steps": ("attack", "num_steps"),
+}
 Case = dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]
 """Samples that are explained together: see `calls`."""
 
@@ -96,9 +99,9 @@ def measure_row(cases: Sequence[Case], together: int, name: str, masks: int) -> 
 def work(cases: Sequence[Case], bank: Bank) -> dict[str, Any]:
     """How much there was to do, so that no row is taken for one of trivial samples."""
     out: dict[str, Any] = {"bank_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(bank))}
-    for key, name in (("fgvce_edits", "fgvce"), ("cve_edits", "cve"), ("cce_steps", "attack")):
-        counts = [getattr(f, f"num_{key.split('_')[1]}") for f in compiled(cases, name)[1]()]
-        out[key] = np.concatenate(counts).tolist()
+    for key, (name, count) in COUNTS.items():
+        found = compiled(cases, name)[1]()
+        out[key] = np.concatenate([getattr(result, count) for result in found]).tolist()
     return out
 
 
@@ -113,14 +116,9 @@ def measure_cases(
         choose("method", methods, LABELS),
         lambda name: {"ways": [measure_row(cases, size, name, masks) for size, cases in ways]},
     )
-    results.finish(table=table_of(results.among(LABELS), results.rows["work"], ways[1][0], masks))
-
-
-def table_of(rows: Mapping[str, Any], done: Mapping[str, Any], batch: int, masks: int) -> Table:
-    """Each row one sample at a time and in batches, the paper's figures beside it."""
+    batch, done = ways[1][0], results.rows["work"]
     edits, every, steps = (
-        " to ".join(map(str, dict.fromkeys([min(done[key]), max(done[key])])))
-        for key in ("fgvce_edits", "cve_edits", "cce_steps")
+        " to ".join(map(str, dict.fromkeys([min(done[key]), max(done[key])]))) for key in COUNTS
     )
     note = (
         f"RISE: {masks} masks, scaled from {MEASURED}. Edits of FG-VCE: {edits}, of CVE: {every}; "
@@ -129,17 +127,17 @@ def table_of(rows: Mapping[str, Any], done: Mapping[str, Any], batch: int, masks
     columns = ["Method", "s, one sample", f"s a sample, batch {batch}"]
     columns += ["FPE, one", f"FPE, batch {batch}"]
     columns += ["MB, one sample", f"MB a sample, batch {batch}", "paper: s", "paper: GB"]
-    table = [
-        [
-            LABELS[name],
-            *(f"{way['seconds_per_sample']:.3g}" for way in row["ways"]),
-            *(format(way["fpe"], ".3g" if way["fpe"] < 1000 else ",.0f") for way in row["ways"]),
-            *(f"{way['bytes_per_sample'] / 1e6:,.0f}" for way in row["ways"]),
-            *map(str, PUBLISHED[name]),
-        ]
-        for name, row in rows.items()
-    ]
-    return Table(columns, table, [note])
+    table: list[list[Any]] = []
+    for name, row in results.among(LABELS).items():
+        seconds, fpe, memory = (
+            [way[key] for way in row["ways"]]
+            for key in ("seconds_per_sample", "fpe", "bytes_per_sample")
+        )
+        line = [LABELS[name], *(f"{s:.3g}" for s in seconds)]
+        line += [f"{ratio:.3g}" if ratio < 1000 else f"{ratio:,.0f}" for ratio in fpe]
+        line += [f"{size / 1e6:,.0f}" for size in memory]
+        table.append(line + [str(value) for value in PUBLISHED[name]])
+    results.finish(table=Table(columns, table, [note]))
 
 
 def measure(study: Any) -> None:

@@ -1,7 +1,5 @@
 """How many explanations stay the same when the backbone computes in bfloat16: on real mistakes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

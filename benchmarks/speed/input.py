@@ -3,8 +3,6 @@
 Photographs are drawn at the size that CUB's mostly have, 500 x 375, or those of a folder.
 """
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 from functools import partial

@@ -1,7 +1,5 @@
 """What insertion and deletion, and RISE, cost over as many plain forward passes."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -3,8 +3,6 @@
 For machines without datasets or checkpoints. Needs jax, flax, optax, numpy and the package only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial

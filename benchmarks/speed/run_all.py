@@ -1,7 +1,5 @@
 """Every speed benchmark in a process of its own; what has a JSON already is left as it is."""
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -6,8 +6,6 @@ Features are given and the head is pooled-linear (C = 2048), so that the curves 
 alone. One size is varied at a time around n = 7, K = 200, |U| = 20, m = 10, batch 16.
 """
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

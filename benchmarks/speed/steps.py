@@ -1,7 +1,5 @@
 """Each step of an explanation by itself, and the factored heads against the direct path."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

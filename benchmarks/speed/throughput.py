@@ -7,8 +7,6 @@ bank prebuilt, over the time of one classifier pass on that batch, both measured
 process. 1.0 is the floor. Every row runs in a process of its own, so that its memory is its own.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What the speed benchmarks share: times, printed rows, and a script with a stamped JSON."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import multiprocessing
