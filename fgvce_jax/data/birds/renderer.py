@@ -2,14 +2,17 @@
 
 The picture is painted back to front with anti-aliased signed-distance shapes: background, perch,
 the parts of the bird, then leaves and a twig that may hide some of it, then light and noise.
-Whatever is random depends on the key alone and never on the class, so with one key two classes give
-two pictures that differ only where their parts differ.
+Whatever is random depends on the key alone, never on the class or on the parts that are shown. So
+with one key two classes give two pictures that differ only where their parts differ, and a picture
+without a part differs from the whole one only where that part was seen.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -30,6 +33,16 @@ LIGHT = 0.30  # scales brightness, contrast and the gradient across the picture
 TINT = 0.10  # largest change of a channel
 SHADOW = 0.45  # of the darkest dapples
 NOISE = 0.06
+
+_PAINTERS = (  # back to front, each with the part it paints
+    (parts.TAIL, parts.paint_tail),
+    (parts.LEGS, parts.paint_legs),
+    (parts.CREST, parts.paint_crest),
+    (parts.BEAK, parts.paint_beak),
+    (parts.BODY, parts.paint_body),
+    (parts.BODY, parts.paint_eye),
+    (parts.WING, parts.paint_wing),
+)
 
 _BACKDROPS = np.array(
     [  # far, near and accent colour
@@ -59,11 +72,26 @@ class Rendered(NamedTuple):
     keypoints: Float[Array | np.ndarray, "P 3"]
 
 
-def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered:
-    """Draws a bird of class `label` (0 … 49); everything else about the picture comes from `key`.
+def render(
+    key: Array,
+    label: Int[Array, ""] | int,
+    size: int = 112,
+    *,
+    shown: Bool[Array, "M"] | None = None,
+) -> Rendered:
+    """Draws a bird of class `label`; everything else about the picture comes from `key`.
 
-    Written for one sample: `vmap` it over keys and labels. `size` is static.
+    Written for one sample: `vmap` it over keys, labels and parts.
+
+    Args:
+        key: Of the picture.
+        label: 0 … 49.
+        size: Side of the picture in pixels; static.
+        shown: The parts that are painted, in the order of `PART_NAMES`; by default all of them. In
+            the place of a part left out is whatever lies behind it: other parts (the eye goes with
+            the body), the perch, the background.
     """
+    shown = jnp.ones(len(PART_NAMES), bool) if shown is None else shown
     chance = draw(key, size)
     grid = jnp.arange(size, dtype=jnp.float32) + 0.5
     pixel = Points(*jnp.meshgrid(grid, grid, indexing="xy"))
@@ -78,16 +106,9 @@ def render(key: Array, label: Int[Array, ""] | int, size: int = 112) -> Rendered
     canvas = Canvas(_backdrop(chance, pixel, size), jnp.full((size, size), NOTHING, jnp.int32))
     canvas = _perch(canvas, scene, chance)
     points = {}
-    for paint in (
-        parts.paint_tail,
-        parts.paint_legs,
-        parts.paint_crest,
-        parts.paint_beak,
-        parts.paint_body,
-        parts.paint_eye,
-        parts.paint_wing,
-    ):
-        canvas, more = paint(canvas, scene)
+    for part, paint in _PAINTERS:
+        painted, more = paint(canvas, scene)
+        canvas = jax.tree.map(partial(jnp.where, shown[part]), painted, canvas)
         points |= more
     canvas = _twig(canvas, chance, pixel, size)
     canvas = _leaves(canvas, chance, pixel, pose, size)

@@ -7,9 +7,13 @@ sibling that differs from it in exactly one part, and the part is known.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
+
+from fgvce_jax.errors import InputError
 
 PART_NAMES = ("beak", "crest", "body", "wing", "tail", "legs")
 
@@ -171,12 +175,13 @@ def _species() -> tuple[tuple[str, Species], ...]:
 
 CLASS_NAMES, CLASSES = zip(*_species(), strict=True)
 
+DIFFERING: Bool[np.ndarray, "K K M"] = np.array(CLASSES)[:, None] != np.array(CLASSES)
+"""Whether two classes differ in a part, in the order of `PART_NAMES`; siblings in just one."""
+
 
 def differing_parts(p: int, q: int) -> tuple[str, ...]:
     """Names of the parts in which classes `p` and `q` differ, in the order of `PART_NAMES`."""
-    return tuple(
-        part for part in PART_NAMES if getattr(CLASSES[p], part) != getattr(CLASSES[q], part)
-    )
+    return tuple(part for part, differs in zip(PART_NAMES, DIFFERING[p, q], strict=True) if differs)
 
 
 def siblings(p: int) -> tuple[int, ...]:
@@ -184,6 +189,24 @@ def siblings(p: int) -> tuple[int, ...]:
     return tuple(q for q in range(len(CLASSES)) if len(differing_parts(p, q)) == 1)
 
 
-def table(rows: tuple[Any, ...], field: str) -> np.ndarray:
+def sibling_parts(p: int) -> dict[int, str]:
+    """The siblings of class `p`, each with the part in which it differs."""
+    return {q: differing_parts(p, q)[0] for q in siblings(p)}
+
+
+def named(parts: Collection[str]) -> Bool[np.ndarray, "M"]:
+    """Marks some parts, given by their names, in the order of `PART_NAMES`.
+
+    Raises:
+        InputError: An unknown part, or a single string.
+    """
+    unknown = [parts] if isinstance(parts, str) else sorted(set(parts) - set(PART_NAMES))
+    if unknown:
+        known = ", ".join(PART_NAMES)
+        raise InputError(f"parts: expected a collection out of {known}; got {unknown[0]!r}")
+    return np.array([part in parts for part in PART_NAMES])
+
+
+def table(rows: tuple[Any, ...], field: str) -> Float[np.ndarray, "variants *colour"]:
     """One column of a part's table as float32 [variants] (colours: [variants, 3])."""
     return np.array([getattr(row, field) for row in rows], np.float32)
