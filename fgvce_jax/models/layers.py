@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from fgvce_jax.models.convolution import convolve
+
 he_fan_out = jax.nn.initializers.he_normal(in_axis=-1, out_axis=-2)
 
 
@@ -30,6 +32,7 @@ def conv(
         padding=((size // 2, size // 2),) * 2,
         use_bias=bias,
         kernel_init=he_fan_out,
+        conv_general_dilated=convolve,
         rngs=rngs,
     )
 
