@@ -9,7 +9,7 @@ other shapes; the results differ from XLA's by rounding alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 Pads = Sequence[tuple[int, int]]
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+TURNED = ("NHWC", "HWOI", "NHWC")
 MERGED_CHANNELS = 32  # channels that one dense convolution takes of several groups
 MIN_CHANNELS = 128  # below, the filters' additions cost more than the products they save
 MAPPED_CELLS = 28 * 28  # from here on one image's intermediates fill the cache
@@ -59,7 +60,8 @@ def convolve(
     if jax.default_backend() == "cpu" and plain:
         if isinstance(padding, str):
             padding = lax.padtype_to_pads(inputs.shape[1:3], kernel.shape[:2], strides, padding)
-        return _on_cpu(inputs, kernel, tuple(strides), padding, feature_group_count, precision)
+        pads = tuple((low, high) for low, high in padding)
+        return _on_cpu(inputs, kernel, tuple(strides), pads, feature_group_count, precision)
     return lax.conv_general_dilated(
         inputs,
         kernel,
@@ -92,8 +94,10 @@ def _on_cpu(
         return jnp.matmul(sampled, kernel[0, 0], precision=precision)
     three = window == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
     if groups == 1 and three and min(inputs, outputs) >= MIN_CHANNELS:
-        return _three(x, kernel, tuple(map(tuple, pads)), precision)
-    return _xla(x, kernel, strides, pads, precision, groups)
+        return _three(x, kernel, pads, precision)
+    if groups == 1:
+        return _dense(x, kernel, strides, pads, precision)
+    return _xla(x, kernel, strides, pads, precision, groups=groups)
 
 
 def _xla(
@@ -102,17 +106,64 @@ def _xla(
     strides: Sequence[int],
     pads: Pads,
     precision: Any,
+    *,
     groups: int = 1,
+    turned: bool = False,
 ) -> Float[Array, "B h w D"]:
+    """XLA's convolution; `turned` is how to write one that is going to be transposed.
+
+    The transpose of a convolution swaps the kernel's channels, and a loop's body (integrated
+    gradients are one) runs a kernel of swapped channels seven times slower.
+    """
     return lax.conv_general_dilated(
         x,
-        kernel,
+        jnp.swapaxes(kernel, 2, 3) if turned else kernel,
         strides,
         pads,
-        dimension_numbers=CHANNELS_LAST,
+        dimension_numbers=TURNED if turned else CHANNELS_LAST,
         feature_group_count=groups,
         precision=precision,
     )
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _dense(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "a b C D"],
+    strides: tuple[int, ...],
+    pads: Pads,
+    precision: Any,
+) -> Float[Array, "B h w D"]:
+    """One group, in XLA's own form."""
+    return _xla(x, kernel, strides, pads, precision)
+
+
+def _dense_jvp(
+    strides: tuple[int, ...], pads: Pads, precision: Any, primals: Any, tangents: Any
+) -> tuple[Array, Array]:
+    x, kernel = primals
+
+    def along(x: Array, kernel: Array, turned: bool) -> Array:
+        return _xla(x, kernel, strides, pads, precision, turned=turned)
+
+    return _dense(x, kernel, strides, pads, precision), _product_rule(along, primals, tangents)
+
+
+_dense.defjvp(_dense_jvp, symbolic_zeros=True)
+
+
+def _product_rule(
+    along: Callable[[Array, Array, bool], Array], primals: Any, tangents: Any
+) -> Array:
+    """The derivative of a product of `primals`, without the term of a constant."""
+    x, kernel = primals
+    dx, dkernel = tangents
+    terms = []
+    if not isinstance(dx, SymbolicZero):
+        terms.append(along(dx, kernel, True))
+    if not isinstance(dkernel, SymbolicZero):
+        terms.append(along(x, dkernel, False))
+    return sum(terms[1:], terms[0])
 
 
 def _padded(x: Float[Array, "B H W C"], pads: Pads) -> Float[Array, "B P Q C"]:
@@ -157,14 +208,19 @@ def _grouped(
     dense = jnp.einsum("abigmo,em->abeigmo", blocks, jnp.eye(merged, dtype=kernel.dtype))
     dense = dense.reshape(rows, columns, merged * inputs, groups // merged, -1)
     parts = [
-        _xla(part, dense[:, :, :, index], strides, pads, precision)
+        _dense(part, dense[:, :, :, index], strides, pads, precision)
         for index, part in enumerate(jnp.split(x, groups // merged, axis=-1))
     ]
     return jnp.concatenate(parts, axis=-1)
 
 
 def _minimal(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C D"], pads: Pads, precision: Any
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "3 3 C D"],
+    pads: Pads,
+    precision: Any,
+    *,
+    turned: bool = False,
 ) -> Float[Array, "B h w D"]:
     """3 x 3 by minimal filtering along the height: two rows of outputs from four products, not six.
 
@@ -180,7 +236,7 @@ def _minimal(
     )
     above, here, below = kernel[:1], kernel[1:2], kernel[2:]
     products = [
-        _xla(part, weights, (1, 1), ((0, 0), sides), precision)
+        _xla(part, weights, (1, 1), ((0, 0), sides), precision, turned=turned)
         for part, weights in (
             (first - third, above),
             (second + third, (above + here + below) / 2),
@@ -207,12 +263,11 @@ def _three(
 def _three_jvp(pads: Pads, precision: Any, primals: Any, tangents: Any) -> tuple[Array, Array]:
     """The derivative takes the batch as a whole: a transposed loop of convolutions is slow."""
     x, kernel = primals
-    dx, dkernel = (None if isinstance(t, SymbolicZero) else t for t in tangents)
-    along = [
-        *(() if dx is None else (_minimal(dx, kernel, pads, precision),)),
-        *(() if dkernel is None else (_minimal(x, dkernel, pads, precision),)),
-    ]
-    return _three(x, kernel, pads, precision), sum(along[1:], along[0])
+
+    def along(x: Array, kernel: Array, turned: bool) -> Array:
+        return _minimal(x, kernel, pads, precision, turned=turned)
+
+    return _three(x, kernel, pads, precision), _product_rule(along, primals, tangents)
 
 
 _three.defjvp(_three_jvp, symbolic_zeros=True)

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from fgvce_jax.models.convolution import convolve
+from fgvce_jax.models.pooling import max_pool
 
 he_fan_out = jax.nn.initializers.he_normal(in_axis=-1, out_axis=-2)
 
@@ -77,8 +78,7 @@ class MaxPool(nnx.Module):
         self.padding = padding
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-        padding: Any = ((self.padding, self.padding),) * 2  # nnx names only the type of "SAME"
-        return nnx.max_pool(x, (self.size, self.size), strides=(2, 2), padding=padding)
+        return max_pool(x, self.size, self.padding)
 
 
 class Chain(nnx.Module):
