@@ -23,8 +23,6 @@ from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.named import named, with_named
 from fgvce_jax.models.spec import (
     ARCHITECTURES,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     ModelSpec,
     require_spec,
     template,
@@ -173,14 +171,13 @@ def load_classifier(
     Face (see `fgvce_jax.models.convert`).
 
     Args:
-        path_or_arch: A checkpoint folder; with `weights`, resnet50, vgg16, vgg19, vgg16_bn or
-            vgg19_bn.
+        path_or_arch: A checkpoint folder; with `weights`, one of `ARCHITECTURES`.
         weights: A .safetensors file, or with torch installed .pth, .pt, .ckpt or .bin.
         cut: Where features end and the head begins, as in `ModelSpec`; None leaves a checkpoint
             cut as it was saved.
         image_size: Height and width of the images in pixels; 224, or the checkpoint's own.
         class_names: K names, in place of the checkpoint's.
-        mean: Per-channel mean, in units of [0, 1]; ImageNet's, or the checkpoint's own.
+        mean: Per-channel mean, in units of [0, 1]; the architecture's, or the checkpoint's own.
         std: Per-channel standard deviation; likewise.
         resize_to: Short side in pixels before the centre crop.
 
@@ -200,8 +197,8 @@ def load_classifier(
             ModelSpec(str(path_or_arch), cut),
             224 if image_size is None else image_size,
             class_names=class_names or (),
-            mean=IMAGENET_MEAN if mean is None else mean,
-            std=IMAGENET_STD if std is None else std,
+            mean=mean,
+            std=std,
             resize_to=resize_to,
         )
     else:
@@ -287,16 +284,16 @@ def port(
     """Turn a weights file into a checkpoint folder (`fgvce port`).
 
     Args:
-        weights: A .safetensors, .pth, .pt, .ckpt or .bin file, with names as torchvision's or
-            Hugging Face's; all but the first need torch.
-        arch: resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
+        weights: A .safetensors, .pth, .pt, .ckpt or .bin file, with names as torchvision's, timm's
+            or Hugging Face's; all but the first need torch.
+        arch: The architecture, as resnet50; a wrong name lists them all.
         out: Folder of the checkpoint. The same checkpoint there already is simply left.
         cut: Where features end and the head begins, as in `fgvce explain --help`.
         image_size: Height and width of the images in pixels.
         resize_to: Pixels to which an image's short side is resized before its centre is cut out;
             by default the whole image is resized to a square.
         mean: Means of red, green and blue that images were normalised with, in units of [0, 1];
-            by default ImageNet's.
+            by default those of the architecture's published weights.
         std: Standard deviations; likewise.
         class_names: A text file with a name a line.
 

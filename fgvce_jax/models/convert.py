@@ -1,26 +1,21 @@
-"""Weights made with torch, read by name: torchvision's ResNet and VGG, Hugging Face's ResNet."""
+"""Weights made with torch, read by name: torchvision's, timm's or Hugging Face's."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from fgvce_jax.errors import InputError
+from fgvce_jax.models.architecture import FC_WIDTH, Renames
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.named import complain, named, with_named
-from fgvce_jax.models.spec import (
-    ARCHITECTURES,
-    FC_WIDTH,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ModelSpec,
-    template,
-)
+from fgvce_jax.models.spec import NETWORKS, ModelSpec, template
 
 # Around a network: Lightning modules, DataParallel, torch.compile, wrappers of people's own.
 PREFIXES = {"model", "module", "resnet", "vgg", "net", "network", "backbone", "_orig_mod"}
@@ -35,16 +30,6 @@ TORCH_NAMES = {
     "var": "running_var",
 }
 VGG_CELLS = 7  # the side of the cells that torchvision's VGG pools to before its dense layers
-HUGGING_FACE = (
-    (r"embedder\.embedder\.convolution\.", "conv1."),
-    (r"embedder\.embedder\.normalization\.", "bn1."),
-    (r"\.shortcut\.convolution\.", ".downsample.0."),
-    (r"\.shortcut\.normalization\.", ".downsample.1."),
-    (r"\.layer\.(\d+)\.convolution\.", lambda m: f".conv{int(m[1]) + 1}."),
-    (r"\.layer\.(\d+)\.normalization\.", lambda m: f".bn{int(m[1]) + 1}."),
-    (r"^encoder\.stages\.(\d+)\.layers\.", lambda m: f"layer{int(m[1]) + 1}."),
-    (r"^classifier\.1\.", "fc."),
-)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -120,11 +105,11 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     return next(filter(None, map(tensors, [*inner, content])), {})
 
 
-def torchvision_names(names: Iterable[str], resnet: bool) -> dict[str, str]:
-    """Names as found in a file by the name that torchvision has for them.
+def published_names(names: Iterable[str], renames: Renames = ()) -> dict[str, str]:
+    """Names as found in a file by the name that the architecture has for them.
 
-    Prefixes are taken off, Hugging Face's ResNet is renamed, and BatchNorm's step counters, which
-    inference has no use for, are left out.
+    Prefixes are taken off, other libraries' names are changed by `renames`, and BatchNorm's step
+    counters, which inference has no use for, are left out.
 
     Raises:
         InputError: Two of them come to the same name.
@@ -137,7 +122,7 @@ def torchvision_names(names: Iterable[str], resnet: bool) -> dict[str, str]:
         if parts[-1:] == ["num_batches_tracked"]:
             continue
         name = ".".join(parts)
-        for pattern, replacement in HUGGING_FACE if resnet else ():
+        for pattern, replacement in renames:
             name = re.sub(pattern, replacement, name)
         if name in found:
             raise InputError(f"weights: {found[name]} and {original} are both {name}")
@@ -192,8 +177,8 @@ def classifier_from_weights(
     image_size: int = 224,
     *,
     class_names: Sequence[str] = (),
-    mean: Sequence[float] | np.ndarray = IMAGENET_MEAN,
-    std: Sequence[float] | np.ndarray = IMAGENET_STD,
+    mean: Sequence[float] | np.ndarray | None = None,
+    std: Sequence[float] | np.ndarray | None = None,
     resize_to: int | None = None,
 ) -> Classifier:
     """A classifier with the weights of a file; the number of classes is theirs.
@@ -211,17 +196,15 @@ def classifier_from_weights(
             unexpected, misshapen or non-finite tensors, all of them in one line.
     """
     tensors = read_weights(path)
-    originals = torchvision_names(tensors, not spec.is_vgg)
-    last = "classifier.6.bias" if spec.is_vgg else "fc.bias"
-    num_classes = len(tensors[originals[last]]) if last in originals else 0
-
-    clf = template(spec, num_classes or 1, image_size)
+    known = spec.architecture
+    originals = published_names(tensors, known.renames)
+    clf = template(spec, _num_classes(spec, originals, tensors) or 1, image_size)
     ours = {name: leaf.shape for name, leaf in named(clf).items() if name not in ("mean", "std")}
     expected = {_torch_name(name): _torch_shape(name, shape) for name, shape in ours.items()}
     found = {name: tensors[original].shape for name, original in originals.items()}
     source = f"weights {path} for {spec.arch}"
-    if set(found) != set(expected):
-        _complain_of_architecture(source, spec, set(expected), tensors)
+    if found != expected:
+        _refuse_another_architecture(source, spec, set(expected), tensors)
     complain(source, expected, found)
     wrong = [name for name in originals.values() if not np.isfinite(tensors[name]).all()]
     if wrong:
@@ -231,21 +214,57 @@ def classifier_from_weights(
     arrays = {
         name: _from_torch(name, tensors[originals[_torch_name(name)]], cells) for name in ours
     }
-    arrays |= {"mean": np.asarray(mean, np.float32), "std": np.asarray(std, np.float32)}
+    arrays["mean"] = np.asarray(known.mean if mean is None else mean, np.float32)
+    arrays["std"] = np.asarray(known.std if std is None else std, np.float32)
     return replace(with_named(clf, arrays), class_names=tuple(class_names), resize_to=resize_to)
 
 
-def _complain_of_architecture(
+def _num_classes(
+    spec: ModelSpec, originals: Mapping[str, str], tensors: Mapping[str, np.ndarray]
+) -> int:
+    """The number of classes of a file's tensors, or 0 where it has no such layer."""
+    *_, last = spec.architecture.head_names.values()
+    return tensors[originals[last]].size if last in originals else 0
+
+
+def architectures_of(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """The architectures whose weights these are by names and shapes; where none is, by names."""
+    by_name, by_shape = [], []
+    for arch, known in NETWORKS.items():
+        try:
+            originals = published_names(tensors, known.renames)
+        except InputError:
+            continue
+        num_classes = _num_classes(ModelSpec(arch), originals, tensors)
+        if not num_classes:
+            continue
+        shapes = _shapes(arch, num_classes)
+        if set(shapes) == set(originals):
+            by_name.append(arch)
+            if all(tensors[originals[name]].shape == shape for name, shape in shapes.items()):
+                by_shape.append(arch)
+    return tuple(by_shape or by_name)
+
+
+@lru_cache
+def _shapes(arch: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of an architecture's tensors in torch by name."""
+    ours = named(template(ModelSpec(arch), num_classes, 224))
+    return {
+        _torch_name(name): _torch_shape(name, leaf.shape)
+        for name, leaf in ours.items()
+        if name not in ("mean", "std")
+    }
+
+
+def _refuse_another_architecture(
     source: str, spec: ModelSpec, expected: set[str], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Say it in a word where the file holds another architecture altogether."""
-    for arch in ARCHITECTURES[1:]:
-        if arch != spec.arch:
-            other = template(ModelSpec(arch), 1, 224)
-            names = {_torch_name(name) for name in named(other) if name not in ("mean", "std")}
-            if names == set(torchvision_names(tensors, not other.spec.is_vgg)):
-                raise InputError(f"{source}: these are weights of another architecture, {arch}")
-    if not expected & set(torchvision_names(tensors, not spec.is_vgg)):
+    """Raise an `InputError` in a word where the file holds another architecture altogether."""
+    others = architectures_of(tensors)
+    if others and spec.arch not in others:
+        raise InputError(f"{source}: these are weights of another architecture, {others[0]}")
+    if not expected & set(published_names(tensors, spec.architecture.renames)):
         some = ", ".join(list(tensors)[:3])
         raise InputError(
             f"{source}: these are weights of another architecture, none of its "

@@ -1,6 +1,6 @@
-"""The few layers that ResNet and VGG are made of, and how a network is cut in two.
+"""The few layers that networks are made of, and how a network is cut in two.
 
-Every layer is padded as torch pads it and carries torchvision's name, so weights move by name.
+They carry the names that weights are published with, so weights move by name.
 """
 
 from __future__ import annotations
@@ -22,15 +22,36 @@ he_fan_out = jax.nn.initializers.he_normal(in_axis=-1, out_axis=-2)
 
 
 def conv(
-    inputs: int, outputs: int, size: int, stride: int = 1, *, bias: bool = False, rngs: nnx.Rngs
+    inputs: int,
+    outputs: int,
+    size: int,
+    stride: int = 1,
+    *,
+    groups: int = 1,
+    padding: int | str | None = None,
+    bias: bool = False,
+    rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution with a square kernel of odd `size`, zero-padded by half of it on each side."""
+    """A convolution with a square kernel.
+
+    Args:
+        inputs: Channels of its input.
+        outputs: Channels of its output.
+        size: Side of the kernel.
+        stride: Cells from one window to the next.
+        groups: Parts of the channels that do not see each other.
+        padding: Zeros on each side, or "SAME" as TensorFlow has it; half the kernel by default.
+        bias: Whether it has one.
+        rngs: Keys for the initial weights.
+    """
+    zeros = size // 2 if padding is None else padding
     return nnx.Conv(
         inputs,
         outputs,
         (size, size),
         strides=(stride, stride),
-        padding=((size // 2, size // 2),) * 2,
+        padding=zeros if isinstance(zeros, str) else ((zeros, zeros),) * 2,
+        feature_group_count=groups,
         use_bias=bias,
         kernel_init=he_fan_out,
         conv_general_dilated=convolve,
@@ -38,14 +59,16 @@ def conv(
     )
 
 
-def batch_norm(channels: int, *, zero: bool = False, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(
+    channels: int, *, zero: bool = False, epsilon: float = 1e-5, rngs: nnx.Rngs
+) -> nnx.BatchNorm:
     """BatchNorm with torch's constants; `zero` starts its scale at 0 (last one of a block)."""
     start = nnx.initializers.zeros_init() if zero else nnx.initializers.ones_init()
     return nnx.BatchNorm(
         channels,
         use_running_average=True,
         momentum=0.9,
-        epsilon=1e-5,
+        epsilon=epsilon,
         scale_init=start,
         rngs=rngs,
     )
@@ -56,13 +79,16 @@ class Activation(nnx.Module):
 
     Attributes:
         function: ReLU, or what takes its place (guided backpropagation).
+        highest: Values above it become it, as in ReLU6.
     """
 
-    def __init__(self, function: Callable[[Any], Any]):
+    def __init__(self, function: Callable[[Any], Any], highest: float | None = None):
         self.function = function
+        self.highest = highest
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        return self.function(x)
+        y = self.function(x)
+        return y if self.highest is None else jnp.minimum(y, self.highest)
 
 
 class MaxPool(nnx.Module):

@@ -1,7 +1,8 @@
 """A classifier's weights by name.
 
-The names do not depend on where the network is cut: those of torchvision with the last part as
-Flax has it (`layer4.0.bn1.scale`, `classifier.0.kernel`), and `mean` and `std`.
+The names do not depend on where the network is cut: they are those that the architecture's weights
+are published with (torchvision's, or timm's for what torchvision lacks), the last part as Flax has
+it (`layer4.0.bn1.scale`, `classifier.0.kernel`), and `mean` and `std`.
 """
 
 from __future__ import annotations
@@ -29,12 +30,9 @@ def _name(path: Any, spec: ModelSpec) -> str:
         return parts[-1]
     if spec.head == "calm":
         return f"calm.{parts[-1]}"
-    if not spec.is_vgg:
-        return f"fc.{parts[-1]}"
-    if "layers" in parts:  # torchvision has ReLU and dropout between its linear layers
-        layer, kind = int(parts[-2]), int(parts[-1])
-        return f"classifier.{3 * (layer + 1)}.{('kernel', 'bias')[kind]}"
-    return f"classifier.0.{parts[-1]}"
+    while parts[0] == "head":  # twice where the head follows a cut-off rest
+        parts = parts[1:]
+    return spec.architecture.head_names["/".join(parts)]
 
 
 def _names(clf: Classifier) -> list[str]:

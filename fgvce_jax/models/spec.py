@@ -14,16 +14,16 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import CalmHead, Dense, PooledLinear
+from fgvce_jax.heads import CalmHead
+from fgvce_jax.models.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
 from fgvce_jax.models.classifier import Backbone, Classifier
+from fgvce_jax.models.efficientnet import EFFICIENTNETS
 from fgvce_jax.models.layers import Chain, ChainHead
-from fgvce_jax.models.resnet import resnet50_units, small_resnet_units
-from fgvce_jax.models.vgg import vgg_units
+from fgvce_jax.models.resnet import RESNETS, small_resnet
+from fgvce_jax.models.vgg import VGGS
 
-ARCHITECTURES = ("small_resnet", "resnet50", "vgg16", "vgg19", "vgg16_bn", "vgg19_bn")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-FC_WIDTH = 4096
+NETWORKS = RESNETS | VGGS | EFFICIENTNETS
+ARCHITECTURES = ("small_resnet", *NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class ModelSpec:
     """An architecture; its fields are JSON values.
 
     Attributes:
-        arch: small_resnet, resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
-        cut: Where features end and the head begins. None is after the last stage (ResNet: a
-            pooled-linear head) or the last max-pool (VGG: a dense head). Earlier, the head is the
-            rest of the network: "layer4.0", "layer3", ... after that block or stage of a ResNet;
-            "conv" before a VGG's last max-pool ("pool" is the same as None).
+        arch: One of `ARCHITECTURES`.
+        cut: Where features end and the head begins. None is after the last stage (a pooled head)
+            or a VGG's last max-pool (a dense head). Earlier, the head is the rest of the network:
+            after the block or stage of that name, as "layer4.0" or "layer3" of a ResNet; "conv"
+            before a VGG's last max-pool ("pool" is the same as None). `cuts` lists them.
         widths: Channels of each stage of small_resnet.
         blocks: Basic blocks of each stage of small_resnet.
         stem_stride: Stride before the first stage of small_resnet: 1, 2 or 4. Each later stage
@@ -75,21 +75,16 @@ class ModelSpec:
             )
 
     @property
-    def is_vgg(self) -> bool:
-        """Whether the architecture is a VGG."""
-        return self.arch.startswith("vgg")
+    def architecture(self) -> Architecture:
+        """The network's description."""
+        if self.arch == "small_resnet":
+            return small_resnet(self.widths, self.blocks, self.stem_stride)
+        return NETWORKS[self.arch]
 
     @property
     def cuts(self) -> tuple[str, ...]:
         """The values `cut` may take, first to last."""
-        if self.is_vgg:
-            return ("conv", "pool")
-        blocks = (3, 4, 6, 3) if self.arch == "resnet50" else self.blocks
-        return tuple(
-            name
-            for stage, count in enumerate(blocks, 1)
-            for name in (*(f"layer{stage}.{index}" for index in range(count)), f"layer{stage}")
-        )
+        return tuple(self.architecture.cuts)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -106,21 +101,12 @@ class ModelSpec:
             raise InputError(f"model description: unknown fields {', '.join(unknown)}")
         return cls(**values)
 
-    def units(self, activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
-        """Every layer up to the head proper, by torchvision's name, first to last."""
-        if self.is_vgg:
-            return vgg_units(self.arch, activation, rngs)
-        if self.arch == "resnet50":
-            return resnet50_units(activation, rngs)
-        return small_resnet_units(self.widths, self.blocks, self.stem_stride, activation, rngs)
-
     def first_of_head(self, names: Sequence[str]) -> int:
         """How many of the units called `names` belong to the features."""
-        if self.cut is None or self.cut == "pool":
+        if self.cut is None:
             return len(names)
-        if self.cut == "conv":
-            return len(names) - 1
-        last = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{self.cut}.")][-1]
+        after = self.architecture.cuts[self.cut]
+        last = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{after}.")][-1]
         return last + 1
 
 
@@ -131,8 +117,8 @@ def build(
     key: Key[Array, ""],
     *,
     class_names: Sequence[str] = (),
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     resize_to: int | None = None,
     activation: Callable[[Any], Any] = jax.nn.relu,
 ) -> Classifier:
@@ -144,8 +130,8 @@ def build(
         image_size: Height and width of its images, in pixels.
         key: A PRNG key.
         class_names: K names, or none.
-        mean: Per-channel mean of the images, in units of [0, 1].
-        std: Per-channel standard deviation.
+        mean: Per-channel mean of the images, in units of [0, 1]; the architecture's by default.
+        std: Per-channel standard deviation; likewise.
         resize_to: Short side before the centre crop; None resizes to `image_size` directly.
         activation: What stands in the place of every ReLU, the head's included.
 
@@ -153,7 +139,12 @@ def build(
         InputError: Images too small to leave one cell.
     """
     features, head = _initialise(spec, num_classes, image_size, activation, key)
-    features = replace(features, mean=jnp.float32(mean), std=jnp.float32(std))
+    known = spec.architecture
+    features = replace(
+        features,
+        mean=jnp.float32(known.mean if mean is None else mean),
+        std=jnp.float32(known.std if std is None else std),
+    )
     return Classifier(features, head, num_classes, image_size, tuple(class_names), resize_to, spec)
 
 
@@ -164,49 +155,27 @@ def _initialise(
     image_size: int,
     activation: Callable[[Any], Any],
     key: Key[Array, ""],
-) -> tuple[Backbone, PooledLinear | Dense | CalmHead | ChainHead]:
+) -> tuple[Backbone, Any]:
     if image_size < 1:
         raise InputError(f"image_size {image_size}: expected at least 1 pixel")
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
     fast = jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")
     rngs = nnx.Rngs(params=fast)
-    units = spec.units(activation, rngs)
+    units = spec.architecture.units(activation, rngs)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     cells = jax.eval_shape(Chain(units), images).shape[1:]
     if 0 in cells:
         raise InputError(f"image_size {image_size}: too small for {spec.arch}")
-    head = _head(spec, cells, num_classes, activation, rngs)
+    if spec.head == "calm":
+        head = CalmHead.create(rngs.params(), cells[-1], num_classes)
+    else:
+        head = spec.architecture.head(cells, num_classes, activation, rngs)
     names = tuple(units)
     first = spec.first_of_head(names)
     if first < len(names):
         head = ChainHead.from_chain(Chain({name: units[name] for name in names[first:]}), head)
     features = Chain({name: units[name] for name in names[:first]})
     return Backbone.from_module(features, IMAGENET_MEAN, IMAGENET_STD), head
-
-
-def _head(
-    spec: ModelSpec,
-    cells: tuple[int, ...],
-    num_classes: int,
-    activation: Callable[[Any], Any],
-    rngs: nnx.Rngs,
-) -> PooledLinear | Dense | CalmHead:
-    """The head proper, on cells of shape (n, n, C)."""
-    if spec.head == "calm":
-        return CalmHead.create(rngs.params(), cells[-1], num_classes)
-    if not spec.is_vgg:
-        bound = cells[-1] ** -0.5
-        kernel = jax.random.uniform(
-            rngs.params(), (cells[-1], num_classes), minval=-bound, maxval=bound
-        )
-        return PooledLinear(kernel, jnp.zeros(num_classes))
-
-    def layer(*shape: int) -> tuple[Array, Array]:
-        return 0.01 * jax.random.normal(rngs.params(), shape), jnp.zeros(shape[-1])
-
-    kernel, bias = layer(*cells, FC_WIDTH)
-    layers = (layer(FC_WIDTH, FC_WIDTH), layer(FC_WIDTH, num_classes))
-    return Dense(kernel, bias, layers, activation)
 
 
 def template(

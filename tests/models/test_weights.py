@@ -22,7 +22,8 @@ from fgvce_jax.models import (
     recut,
     save_classifier,
 )
-from fgvce_jax.models.convert import classifier_from_weights, fold_adaptive_pool, torchvision_names
+from fgvce_jax.models.convert import classifier_from_weights, fold_adaptive_pool, published_names
+from fgvce_jax.models.resnet import HUGGING_FACE
 from fgvce_jax.models.spec import template
 
 SPEC = ModelSpec(widths=reference.WIDTHS, blocks=reference.BLOCKS)
@@ -148,12 +149,12 @@ def test_hugging_face_names_of_a_bottleneck():
         "resnet.embedder.embedder.normalization.num_batches_tracked",
         "classifier.1.bias",
     ]
-    assert torchvision_names(names, resnet=True) == {
+    assert published_names(names, HUGGING_FACE) == {
         "layer4.0.bn3.running_var": names[0],
         "layer1.0.downsample.0.weight": names[1],
         "fc.bias": names[3],
     }
-    assert torchvision_names(["vgg.classifier.1.bias"], resnet=False) == {
+    assert published_names(["vgg.classifier.1.bias"]) == {
         "classifier.1.bias": "vgg.classifier.1.bias"
     }
 
@@ -320,7 +321,7 @@ def test_what_is_no_classifier(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         load_classifier(name)
-    with pytest.raises(InputError, match="expected one of small_resnet, resnet50"):
+    with pytest.raises(InputError, match="expected one of small_resnet, resnet18"):
         load_classifier("resnet51", weights="w.safetensors")
 
 

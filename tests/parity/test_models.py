@@ -20,22 +20,39 @@ STD = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
 forward = jax.jit(lambda clf, images: clf(images))
 
 
-class Bottleneck(nn.Module):
-    """torchvision's, with its attribute names; the stride is in the 3x3."""
+class BasicBlock(nn.Module):
+    """torchvision's, with its attribute names."""
+
+    expansion = 1
 
     def __init__(self, inputs, width, stride):
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.downsample = downsample(inputs, width, stride)
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (y + (x if self.downsample is None else self.downsample(x))).relu()
+
+
+class Bottleneck(nn.Module):
+    """torchvision's, with its attribute names; the stride is in the 3x3."""
+
+    expansion = 4
+
+    def __init__(self, inputs, width, stride, per_group=64, groups=1):
+        super().__init__()
+        inner = width * per_group // 64 * groups
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample = None
-        if stride != 1 or inputs != 4 * width:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
-            )
+        self.downsample = downsample(inputs, 4 * width, stride)
 
     def forward(self, x):
         y = self.bn1(self.conv1(x)).relu()
@@ -44,7 +61,13 @@ class Bottleneck(nn.Module):
         return (self.bn3(self.conv3(y)) + shortcut).relu()
 
 
-def resnet50(num_classes):
+def downsample(inputs, outputs, stride):
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+def torch_resnet(num_classes, block=Bottleneck, counts=(3, 4, 6, 3), **options):
     layers = OrderedDict(
         conv1=nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         bn1=nn.BatchNorm2d(64),
@@ -52,14 +75,14 @@ def resnet50(num_classes):
         maxpool=nn.MaxPool2d(3, 2, 1),
     )
     inputs = 64
-    for stage, (width, count) in enumerate([(64, 3), (128, 4), (256, 6), (512, 3)]):
+    for stage, (width, count) in enumerate(zip((64, 128, 256, 512), counts, strict=True)):
         blocks = []
         for index in range(count):
-            blocks.append(Bottleneck(inputs, width, 2 if stage and not index else 1))
-            inputs = 4 * width
+            blocks.append(block(inputs, width, 2 if stage and not index else 1, **options))
+            inputs = block.expansion * width
         layers[f"layer{stage + 1}"] = nn.Sequential(*blocks)
     layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
-    return nn.Sequential(layers | {"fc": nn.Linear(2048, num_classes)})
+    return nn.Sequential(layers | {"fc": nn.Linear(inputs, num_classes)})
 
 
 def vgg(depth, normed, num_classes):
@@ -111,7 +134,7 @@ def assert_same_logits(network, clf, size, count=2):
 @pytest.fixture(scope="module")
 def resnet():
     torch.manual_seed(0)
-    return settle(resnet50(11), 64)
+    return settle(torch_resnet(11), 64)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +149,40 @@ def test_resnet50_by_torchvisions_names(resnet, resnet_file, size):
     clf = load_classifier("resnet50", resnet_file, image_size=size)
     assert clf.num_classes == 11
     assert_same_logits(resnet, clf, size)
+
+
+@pytest.mark.parametrize(
+    ("arch", "block", "counts", "options"),
+    [
+        ("resnet18", BasicBlock, (2, 2, 2, 2), {}),
+        ("resnet34", BasicBlock, (3, 4, 6, 3), {}),
+        ("resnet101", Bottleneck, (3, 4, 23, 3), {}),
+        ("resnet152", Bottleneck, (3, 8, 36, 3), {}),
+        ("wide_resnet50_2", Bottleneck, (3, 4, 6, 3), {"per_group": 128}),
+        ("resnext50_32x4d", Bottleneck, (3, 4, 6, 3), {"per_group": 4, "groups": 32}),
+    ],
+)
+def test_other_resnets(tmp_path, arch, block, counts, options):
+    torch.manual_seed(0)
+    network = settle(torch_resnet(5, block, counts, **options), 64)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    clf = load_classifier(arch, tmp_path / "w.safetensors", image_size=64)
+    assert clf.features(np.zeros((1, 64, 64, 3), np.float32)).shape[1:3] == (2, 2)
+    assert_same_logits(network, clf, 64)
+
+
+def test_resnet18_of_transformers(tmp_path):
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        num_labels=7,
+        layer_type="basic",
+        hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2],
+    )
+    network = settle(ResNetForImageClassification(config), 64)
+    network.save_pretrained(tmp_path)
+    clf = load_classifier("resnet18", weights=tmp_path / "model.safetensors", image_size=64)
+    assert_same_logits(network, clf, 64)
 
 
 @pytest.mark.parametrize("cut", ["layer4.0", "layer3", "layer1.0"])
@@ -238,3 +295,15 @@ def test_other_architectures_are_recognised(tmp_path, resnet_file):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match="another architecture, vgg19"):
         load_classifier("vgg16", weights=tmp_path / "w.safetensors")
+
+
+def test_networks_of_the_same_names_are_told_apart_by_shape(tmp_path, resnet_file):
+    for arch in ("wide_resnet50_2", "resnext50_32x4d"):
+        with pytest.raises(InputError, match="another architecture, resnet50"):
+            load_classifier(arch, weights=resnet_file)
+    with torch.device("meta"):
+        network = torch_resnet(3, BasicBlock, (2, 2, 2, 2))
+    state = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="another architecture, resnet18"):
+        load_classifier("resnet34", weights=tmp_path / "w.safetensors")
