@@ -42,7 +42,7 @@ class ModelConfig:
 
     Attributes:
         checkpoint: A folder written by `fgvce train` or `fgvce port`; it needs nothing else.
-        arch: small_resnet, resnet50, vgg16, vgg19, vgg16_bn or vgg19_bn.
+        arch: One of `fgvce_jax.models.spec.ARCHITECTURES`, as resnet50; a wrong name lists them.
         weights: A .safetensors, .pth, .pt or .ckpt file for `arch`.
         cut: Where features end and the head begins; by default after the last stage (ResNet) or
             the last max-pool (VGG). "layer4.0" cuts a ResNet after the first block of its last

@@ -4,6 +4,7 @@ from fgvce_jax.heads.base import AdditiveHead, SearchHead
 from fgvce_jax.heads.calm import CalmHead
 from fgvce_jax.heads.dense import Dense
 from fgvce_jax.heads.direct import Direct, searchable
+from fgvce_jax.heads.pool_norm_linear import PoolNormLinear
 from fgvce_jax.heads.pooled import PooledLinear
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CalmHead",
     "Dense",
     "Direct",
+    "PoolNormLinear",
     "PooledLinear",
     "SearchHead",
     "searchable",

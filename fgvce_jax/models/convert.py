@@ -18,7 +18,10 @@ from fgvce_jax.models.named import complain, named, with_named
 from fgvce_jax.models.spec import NETWORKS, ModelSpec, template
 
 # Around a network: Lightning modules, DataParallel, torch.compile, wrappers of people's own.
-PREFIXES = {"model", "module", "resnet", "vgg", "net", "network", "backbone", "_orig_mod"}
+PREFIXES = {
+    *("model", "module", "net", "network", "backbone", "_orig_mod"),
+    *("resnet", "vgg", "convnext"),
+}
 # Around a state dict, in the files that training loops write.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
@@ -34,6 +37,8 @@ VGG_CELLS = 7  # the side of the cells that torchvision's VGG pools to before it
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a weights file by the names they have there; floating ones as float32.
+
+    Vectors with axes of length 1 behind them (torchvision's layer scale) come as vectors.
 
     Args:
         path: A .safetensors file, or .pth, .pt, .ckpt or .bin of torch, which is installed then.
@@ -54,7 +59,10 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         raise InputError(f"weights {path}: expected a file ending in one of {known}")
     if not tensors:
         raise InputError(f"weights {path}: expected a state dict, found no tensors by name")
-    return tensors
+    return {
+        name: array.ravel() if array.ndim == 3 and array.shape[1:] == (1, 1) else array
+        for name, array in tensors.items()
+    }
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -132,7 +140,7 @@ def published_names(names: Iterable[str], renames: Renames = ()) -> dict[str, st
 
 def _torch_name(name: str) -> str:
     layer, _, kind = name.rpartition(".")
-    return f"{layer}.{TORCH_NAMES[kind]}"
+    return f"{layer}.{TORCH_NAMES.get(kind, kind)}"
 
 
 def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

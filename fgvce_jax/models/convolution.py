@@ -92,6 +92,8 @@ def _on_cpu(
     if groups == 1 and window == (1, 1):
         sampled = _padded(x, pads)[:, :: strides[0], :: strides[1]]
         return jnp.matmul(sampled, kernel[0, 0], precision=precision)
+    if groups == 1 and window == strides:
+        return _patches(_padded(x, pads), kernel, precision)
     three = window == (3, 3) and strides == (1, 1) and x.dtype == jnp.float32
     if groups == 1 and three and min(inputs, outputs) >= MIN_CHANNELS:
         return _three(x, kernel, pads, precision)
@@ -171,6 +173,18 @@ def _padded(x: Float[Array, "B H W C"], pads: Pads) -> Float[Array, "B P Q C"]:
         return x
     # A negative width crops, which jnp.pad refuses.
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)])
+
+
+def _patches(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "a b C D"], precision: Any
+) -> Float[Array, "B h w D"]:
+    """Windows side by side: each is a row of one matrix product."""
+    rows, columns, inputs, outputs = kernel.shape
+    height, width = x.shape[1] // rows, x.shape[2] // columns
+    x = x[:, : height * rows, : width * columns]
+    x = x.reshape(len(x), height, rows, width, columns, inputs).swapaxes(2, 3)
+    x = x.reshape(len(x), height, width, rows * columns * inputs)
+    return jnp.matmul(x, kernel.reshape(-1, outputs), precision=precision)
 
 
 def _depthwise(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import CalmHead, Dense, PooledLinear
+from fgvce_jax.heads import CalmHead, Dense, PooledLinear, PoolNormLinear
 from fgvce_jax.models.checkpoint import open_classifier
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.layers import ChainHead
@@ -73,7 +73,9 @@ def for_classes(
     )
 
 
-def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> PooledLinear | Dense:
+def fresh_head(
+    head: Any, num_classes: int, key: Key[Array, ""]
+) -> PooledLinear | PoolNormLinear | Dense:
     """`head` with its last layer drawn anew (normal, deviation 0.01) for `num_classes` classes."""
 
     def layer(inputs: int) -> tuple[Array, Array]:
@@ -81,6 +83,9 @@ def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> PooledLinear
 
     if isinstance(head, PooledLinear):
         return PooledLinear(*layer(len(head.kernel)))
+    if isinstance(head, PoolNormLinear):
+        kernel, bias = layer(len(head.kernel))
+        return replace(head, kernel=kernel, bias=bias)
     if isinstance(head, Dense):
         return replace(head, layers=(*head.layers[:-1], layer(len(head.layers[-1][0]))))
     raise _cut(head, num_classes)

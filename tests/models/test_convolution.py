@@ -16,6 +16,8 @@ PROBLEMS = [
     (1, 6, 5, 1, 1, 0, "matmul"),
     (1, 6, 5, 1, 2, 0, "matmul"),
     (1, 3, 4, 1, 3, 1, "matmul"),
+    (4, 3, 6, 1, 4, 0, "_patches"),
+    (2, 5, 3, 1, 2, 1, "_patches"),
     (3, 7, 7, 7, 1, 1, "_depthwise"),
     (3, 4, 8, 4, 2, 1, "_depthwise"),
     (5, 6, 6, 6, 2, (1, 2), "_depthwise"),
@@ -52,7 +54,7 @@ def dimension_numbers(x, kernel):
 def forms_called(monkeypatch):
     """The names of the forms that are traced from here on."""
     called = []
-    for name in ("_depthwise", "_grouped", "_minimal", "_dense", "_xla"):
+    for name in ("_patches", "_depthwise", "_grouped", "_minimal", "_dense", "_xla"):
         form = getattr(convolution, name)
 
         def record(*args, name=name, form=form, **options):
