@@ -1,4 +1,7 @@
-"""ConvNeXt, tiny to base, by torchvision's names (Liu et al., "A ConvNet for the 2020s", CVPR 2022)."""
+"""ConvNeXt, tiny to base, by torchvision's names.
+
+Liu et al., "A ConvNet for the 2020s", CVPR 2022.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from jaxtyping import Array, Float
 
 from fgvce_jax.heads import PoolNormLinear
 from fgvce_jax.models.architecture import Architecture, Renames, cuts_after
-from fgvce_jax.models.layers import conv
+from fgvce_jax.models.layers import conv, gelu
 
 HEAD_NAMES = {
     "scale": "classifier.0.scale",
@@ -50,7 +53,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         y = self.block["3"](self.block["2"](self.block["0"](x)))
-        y = self.block["5"](jax.nn.gelu(y, approximate=False))
+        y = self.block["5"](gelu(y))
         return x + self.layer_scale[...] * y
 
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from fgvce_jax.models import convolution
 from fgvce_jax.models.convolution import CHANNELS_LAST, convolve
-from fgvce_jax.models.layers import conv
+from fgvce_jax.models.layers import conv, gelu
 
 # kernel, inputs, outputs, groups, stride, padding, the form it is to take
 PROBLEMS = [
@@ -143,3 +143,11 @@ def test_layers_are_convolved_by_it():
     jaxpr = str(jax.make_jaxpr(layer)(jnp.ones((1, 8, 8, 4))))
     assert "dot_general" in jaxpr
     assert "conv_general_dilated" not in jaxpr
+
+
+def test_gelu_is_jaxs():
+    x = jnp.linspace(-9, 9, 2001)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+    slope = jax.vmap(jax.grad(gelu))(x)
+    expected = jax.vmap(jax.grad(lambda x: jax.nn.gelu(x, approximate=False)))(x)
+    np.testing.assert_allclose(slope, expected, atol=2e-6)
