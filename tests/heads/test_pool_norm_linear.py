@@ -1,6 +1,7 @@
 """The additive form of a head that norms what it pooled is its plain form, by whole passes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ def head_and_cells(seed, n=4, channels=7, classes=5, count=9):
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
-        return rng.normal(size=shape).astype(np.float32)
+        return jnp.float32(rng.normal(size=shape))
 
     head = PoolNormLinear(
         1 + 0.3 * draw(channels), draw(channels), draw(channels, classes), draw(classes)
@@ -31,7 +32,7 @@ def test_logits_are_those_of_the_definition():
     head, cells, _ = head_and_cells(0)
     np.testing.assert_allclose(head(cells), by_hand(head, cells), atol=1e-5)
     np.testing.assert_allclose(
-        head(np.stack([cells, 2 * cells])[None]),
+        head(jnp.stack([cells, 2 * cells])[None]),
         [[by_hand(head, cells), by_hand(head, 2 * cells)]],
         atol=1e-5,
     )
@@ -39,18 +40,17 @@ def test_logits_are_those_of_the_definition():
 
 def test_masked_and_replaced_cells_are_whole_passes():
     head, cells, candidates = head_and_cells(1)
-    kernels = np.random.default_rng(2).uniform(size=(16, 16)).astype(np.float32)
+    kernels = jnp.float32(np.random.default_rng(2).uniform(size=(16, 16)))
     rows = head.rows(cells)
     np.testing.assert_allclose(head.logits(rows), by_hand(head, cells), atol=1e-5)
     masked = head.masked(rows, kernels)
     for index, kernel in enumerate(kernels):
         expected = by_hand(head, cells * (1 - kernel).reshape(4, 4, 1))
         np.testing.assert_allclose(masked[index], expected, atol=1e-4)
-    placed = head.place(candidates, head.prepare(candidates), 6)
-    replaced = head.substituted(rows, 6, placed)
+    placed = head.place(candidates, head.prepare(candidates), jnp.int32(6))
+    replaced = head.substituted(rows, jnp.int32(6), placed)
     for index, candidate in enumerate(candidates):
-        changed = cells.copy()
-        changed[1, 2] = candidate
+        changed = cells.at[1, 2].set(candidate)
         np.testing.assert_allclose(replaced[index], by_hand(head, changed), atol=1e-4)
 
 

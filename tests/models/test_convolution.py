@@ -72,9 +72,9 @@ def test_values_and_derivatives(monkeypatch, size, inputs, outputs, groups, stri
     monkeypatch.setattr(convolution, "MAPPED_CELLS", 60)  # some of the problems are mapped
     called = forms_called(monkeypatch)
     rng = np.random.default_rng(size * inputs + stride)
-    x = rng.normal(size=(3, 9, 8, inputs)).astype(np.float32)
-    kernel = rng.normal(size=(size, size, inputs // groups, outputs)).astype(np.float32)
-    kernel /= np.sqrt(size * size * inputs / groups)
+    x = jnp.float32(rng.normal(size=(3, 9, 8, inputs)))
+    kernel = rng.normal(size=(size, size, inputs // groups, outputs))
+    kernel = jnp.float32(kernel / np.sqrt(size * size * inputs / groups))
     if not isinstance(padding, str):
         padding = [padding if isinstance(padding, tuple) else (padding, padding)] * 2
     strides = (stride, stride)
@@ -101,7 +101,7 @@ def test_values_and_derivatives(monkeypatch, size, inputs, outputs, groups, stri
     cotangent = rng.normal(size=expected.shape).astype(np.float32)
     for mine, other in zip(our_pull(cotangent), pull(cotangent), strict=True):
         np.testing.assert_allclose(mine, other, atol=2e-5 * np.abs(other).max())
-    direction = rng.normal(size=x.shape).astype(np.float32)
+    direction = jnp.float32(rng.normal(size=x.shape))
     _, along = jax.jvp(lambda x: ours(x, kernel), (x,), (direction,))
     np.testing.assert_allclose(along, theirs(direction, kernel), **close)
     np.testing.assert_allclose(jax.vmap(ours, (0, None))(x[None], kernel)[0], expected, **close)
@@ -115,7 +115,7 @@ def test_a_minimal_filter_rounds_like_the_plain_sum():
     for i in range(3):
         for j in range(3):
             exact += x[:, i : i + 10, j : j + 8].astype(np.float64) @ kernel[i, j]
-    result = convolution._minimal(x, kernel, ((0, 0), (0, 0)), None)
+    result = convolution._minimal(jnp.array(x), jnp.array(kernel), ((0, 0), (0, 0)), None)
     assert np.abs(result - exact).max() < 2e-6 * np.abs(exact).max()
 
 

@@ -1,6 +1,7 @@
 """A maximum over shifted images is XLA's max-pool, ties and borders included."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -12,7 +13,7 @@ from fgvce_jax.models.pooling import max_pool
 @pytest.mark.parametrize("shape", [(2, 8, 7, 3), (1, 5, 6, 2)])
 def test_values_and_gradients(size, padding, shape):
     rng = np.random.default_rng(size + padding)
-    x = rng.integers(-2, 3, shape).astype(np.float32)  # many ties
+    x = jnp.float32(rng.integers(-2, 3, shape))  # many ties
 
     def theirs(x):
         return nnx.max_pool(x, (size, size), strides=(2, 2), padding=((padding, padding),) * 2)
@@ -27,6 +28,7 @@ def test_values_and_gradients(size, padding, shape):
 def test_not_a_number_is_passed_on_and_accelerators_keep_xlas(monkeypatch):
     x = np.zeros((1, 4, 4, 1), np.float32)
     x[0, 0, 1] = x[0, 2, 2] = np.nan
+    x = jnp.asarray(x)
     assert np.isnan(max_pool(x, 2, 0)[0, :, :, 0]).tolist() == [[True, False], [False, True]]
     assert "reduce_window_max" not in str(jax.make_jaxpr(lambda x: max_pool(x, 2, 0))(x))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
