@@ -149,7 +149,7 @@ EFFICIENTNETS = {
         pooled_head,
         linear_names("classifier"),
         RENAMES,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
+        mean=(127 / 255, 127 / 255, 127 / 255),
+        std=(128 / 255, 128 / 255, 128 / 255),
     )
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -20,7 +22,7 @@ def max_pool(x: Float[Array, "B H W C"], size: int, padding: int) -> Float[Array
         size: Window side.
         padding: Rows and columns added on each side.
     """
-    around = ((padding, padding),) * 2
+    around: Any = ((padding, padding),) * 2  # nnx names only the type of "SAME"
     if jax.default_backend() != "cpu":
         return nnx.max_pool(x, (size, size), strides=(2, 2), padding=around)
     low = jnp.array(-jnp.inf, x.dtype)

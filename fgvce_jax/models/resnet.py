@@ -6,7 +6,7 @@ They are torchvision's variants, which stride in the 3x3 convolution of a bottle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -105,7 +105,7 @@ def _stages(
     return units
 
 
-def _cuts(blocks: Sequence[int]) -> dict[str, str]:
+def _cuts(blocks: Sequence[int]) -> Mapping[str, str]:
     return cuts_after((f"layer{stage}", count) for stage, count in enumerate(blocks, 1))
 
 
