@@ -34,7 +34,8 @@ def part_sums(values: Float[Array, "m m"], part_masks: Bool[Array, "M H W"]) -> 
         values: The map; it is upsampled bilinearly and not clipped.
         part_masks: The visible pixels of each part.
     """
-    return (at_pixels(values, part_masks.shape[1:]) * part_masks).sum((1, 2))
+    _, height, width = part_masks.shape
+    return (at_pixels(values, (height, width)) * part_masks).sum((1, 2))
 
 
 def single_deletion(
