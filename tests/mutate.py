@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "fgvce_jax/partition.py": ["test_partition.py", "test_search.py"],
     "fgvce_jax/bank.py": ["test_bank.py"],
-    "fgvce_jax/search.py": ["test_search.py", "test_explain.py"],
+    "fgvce_jax/search.py": ["test_search.py", "methods/test_cve.py", "test_explain.py"],
     "fgvce_jax/contrast.py": ["test_contrast.py"],
     "fgvce_jax/explain.py": ["test_explain.py"],
     "fgvce_jax/blur.py": ["metrics/test_faithfulness.py"],
