@@ -185,10 +185,7 @@ def load_classifier(
         InputError: An unknown architecture, no such folder or file, one that cannot be read,
             weights that do not fit, or a size, mean or std out of range.
     """
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and (len(values) != 3 or (name == "std" and not min(values) > 0)):
-            above = " above 0" if name == "std" else ""
-            raise InputError(f"{name} {list(values)}: expected three numbers{above}")
+    _check_normalisation(mean, std)
     if weights is not None:
         from fgvce_jax.models.convert import classifier_from_weights
 
@@ -205,13 +202,11 @@ def load_classifier(
         clf = _load_folder(_find_folder(path_or_arch), cut, image_size)
         features = clf.features
         assert isinstance(features, Backbone)  # as every checkpoint's
+        mean = features.mean if mean is None else jnp.float32(mean)
+        std = features.std if std is None else jnp.float32(std)
         clf = replace(
             clf,
-            features=replace(
-                features,
-                mean=features.mean if mean is None else jnp.float32(mean),
-                std=features.std if std is None else jnp.float32(std),
-            ),
+            features=replace(features, mean=mean, std=std),
             class_names=clf.class_names if class_names is None else tuple(class_names),
             resize_to=clf.resize_to if resize_to is None else resize_to,
         )
@@ -220,6 +215,13 @@ def load_classifier(
             f"resize_to {clf.resize_to}: expected at least the image size, {clf.image_size}"
         )
     return clf
+
+
+def _check_normalisation(mean: Any, std: Any) -> None:
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and (len(values) != 3 or (name == "std" and not min(values) > 0)):
+            above = " above 0" if name == "std" else ""
+            raise InputError(f"{name} {list(values)}: expected three numbers{above}")
 
 
 def open_classifier(config: ModelConfig) -> Classifier:
