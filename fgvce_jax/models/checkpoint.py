@@ -177,8 +177,7 @@ def load_classifier(
             cut as it was saved.
         image_size: Height and width of the images in pixels; 224, or the checkpoint's own.
         class_names: K names, in place of the checkpoint's.
-        mean: Per-channel mean, in units of [0, 1]; the architecture's, or the checkpoint's own.
-        std: Per-channel standard deviation; likewise.
+        mean, std: Per channel, in units of [0, 1]; the architecture's, or the checkpoint's own.
         resize_to: Short side in pixels before the centre crop.
 
     Raises:
@@ -202,11 +201,11 @@ def load_classifier(
         clf = _load_folder(_find_folder(path_or_arch), cut, image_size)
         features = clf.features
         assert isinstance(features, Backbone)  # as every checkpoint's
-        mean = features.mean if mean is None else jnp.float32(mean)
-        std = features.std if std is None else jnp.float32(std)
+        normalisation = {"mean": mean, "std": std}
+        given = {k: jnp.float32(v) for k, v in normalisation.items() if v is not None}
         clf = replace(
             clf,
-            features=replace(features, mean=mean, std=std),
+            features=replace(features, **given),
             class_names=clf.class_names if class_names is None else tuple(class_names),
             resize_to=clf.resize_to if resize_to is None else resize_to,
         )
