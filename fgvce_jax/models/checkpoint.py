@@ -209,11 +209,15 @@ def load_classifier(
             class_names=clf.class_names if class_names is None else tuple(class_names),
             resize_to=clf.resize_to if resize_to is None else resize_to,
         )
+    _check_resize(clf)
+    return clf
+
+
+def _check_resize(clf: Classifier) -> None:
     if clf.resize_to is not None and clf.resize_to < clf.image_size:
         raise InputError(
             f"resize_to {clf.resize_to}: expected at least the image size, {clf.image_size}"
         )
-    return clf
 
 
 def _check_normalisation(mean: Any, std: Any) -> None:
