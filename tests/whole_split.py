@@ -115,13 +115,19 @@ class Explaining:
             raise RuntimeError(f"fgvce {' '.join(self.arguments)}: exit code {process.exitcode}")
         return time.perf_counter() - start
 
-    def kill(self, out: Path, seconds: float) -> bool:
-        """Run for `seconds`, then SIGKILL; whether that came before the end."""
+    def kill(self, out: Path, seconds: float, after_a_part: bool = False) -> bool:
+        """Run for `seconds`, or so long after a part, then SIGKILL; was it needed."""
         process = self.start(out)
+        while after_a_part and process.is_alive() and not _has_parts(out):
+            time.sleep(0.01)
         process.join(seconds)
         process.kill()
         process.join()
         return process.exitcode == -signal.SIGKILL
+
+
+def _has_parts(out: Path) -> bool:
+    return any((out / "parts").glob("*.parquet"))
 
 
 def _explain(arguments: list[str]) -> None:
@@ -179,7 +185,9 @@ def kill_and_resume(
 ) -> int:
     """Kill the run `kills` times, each at a moment drawn from 0 to `longest` seconds, then end it.
 
-    A run that ends first is looked at, removed, and begun again.
+    Every second kill comes in the tenth of that time after a part was written, so that there is
+    something to continue from however slow the machine starts a process. A run that ends first is
+    looked at, removed, and begun again.
 
     Returns:
         How often it was continued from at least one part.
@@ -187,8 +195,9 @@ def kill_and_resume(
     rng = np.random.default_rng(seed)
     killed = continued = 0
     while killed < kills:
-        continued += any((out / "parts").glob("*.parquet"))
-        killed += explaining.kill(out, rng.uniform(0, longest))
+        continued += _has_parts(out)
+        late = killed % 2 == 1
+        killed += explaining.kill(out, rng.uniform(0, longest / 10 if late else longest), late)
         for file in broken_files(out):
             raise AssertionError(f"after kill {killed}, not whole: {file}")
         if (out / "run.json").exists() and not (out / "parts").exists():
