@@ -192,7 +192,7 @@ def build_bank(
         labels: The correct class of each, int [M].
         config: How many references and cells, and how they are chosen; see `BankConfig`.
         batch_size: Images in one forward pass.
-        advance: Told after every batch how many references it gave.
+        advance: Called after every batch with the number of references that it gave.
 
     Raises:
         InputError: Images of the wrong rank, size or range, labels outside the classes or not one

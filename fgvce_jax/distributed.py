@@ -132,7 +132,7 @@ def join(config: DistributedConfig) -> Processes:
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """End the process, with exit code 2 and a line that says why, if the block takes longer.
+    """End the process, with exit code 2 and a line of explanation, if the block takes longer.
 
     JAX itself ends it with a crash report when its own timeout runs out, and nothing that the
     block could catch.

@@ -100,7 +100,7 @@ def most_confused(
     """For every class, the other class that is predicted most often for its images.
 
     Where no image of a class is misclassified, the other class with the highest mean probability.
-    Only the first `count` images are looked at; `advance` is told of each batch's images.
+    Only the first `count` images are looked at; `advance` is called with each batch's size.
     """
     votes = np.zeros((predictor.clf.num_classes,) * 2)
     # Unreadable images are reported where they are missed in the results.
@@ -245,7 +245,7 @@ class Explainer:
         part: range,
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[ImageResult]:
-        """The result of each image of `part`, in its order; `advance` is told of each batch's."""
+        """The result of each image of `part`, in its order; `advance` gets each batch's size."""
         found: dict[int, ImageResult] = {}
         ids = dataset.ids
         index_of = {ids[i]: i for i in part}

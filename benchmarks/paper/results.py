@@ -1,4 +1,4 @@
-"""What the tables and figures of the paper share: options, results on disk, a printed table."""
+"""The common part of the paper's tables and figures: options, results on disk, a printed table."""
 
 import argparse
 import difflib

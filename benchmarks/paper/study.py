@@ -126,7 +126,7 @@ class Study:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What the results depend on, for the JSON."""
+        """All that the results depend on, for the JSON."""
         return {
             "preset": self.options.preset,
             "dataset": self.config.data.name,

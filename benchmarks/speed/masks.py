@@ -1,4 +1,4 @@
-"""What insertion and deletion, and RISE, cost over as many plain forward passes."""
+"""The cost of insertion and deletion, and of RISE, over as many plain forward passes."""
 
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ def measure(
     masks: int = 64,
     repeats: int = 7,
 ) -> dict[str, Any]:
-    """What insertion and deletion, and RISE, cost over as many plain forward passes."""
+    """The cost of insertion and deletion, and of RISE, over as many plain forward passes."""
     clf = build(ModelSpec(arch), 200, image_size, jax.random.key(0))
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(batch, image_size, image_size, 3)).astype(np.float32)

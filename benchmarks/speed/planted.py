@@ -130,7 +130,7 @@ def _spread(head: Any, cells: jax.Array) -> Any:
 
 @jax.jit
 def _directions(head: Callable[[Any], Any], cells: jax.Array) -> jax.Array:
-    """What raises each class's logit, on average over cells: unit vectors [K, C]."""
+    """Directions that raise each class's logit, on average over cells: unit vectors [K, C]."""
     slopes = jax.jacrev(head)(cells).mean((1, 2))
     slopes = slopes - slopes.mean(0)
     return slopes / jnp.linalg.norm(slopes, axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What an explanation costs beyond the forward pass, as each size grows.
+"""The cost of an explanation beyond the forward pass, as each size grows.
 
     python benchmarks/speed/scaling.py --json out.json --figure out.png
 
@@ -67,7 +67,7 @@ def draw(sweeps: dict[str, list[dict[str, Any]]], path: str) -> None:
 
 
 def measure(sweep: str = ",".join(SWEEPS), figure: str = "", repeats: int = 5) -> dict[str, Any]:
-    """What an explanation costs beyond the forward pass, as each size grows."""
+    """The cost of an explanation beyond the forward pass, as each size grows."""
     sweeps: dict[str, list[dict[str, Any]]] = {}
     complexity = {name: SWEEPS[name][1] for name in sweep.split(",")}
     for name in complexity:

@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: times, printed rows, and a script with a stamped JSON."""
+"""Common to the speed benchmarks: times, printed rows, and a script with a stamped JSON."""
 
 import argparse
 import inspect
@@ -38,7 +38,7 @@ def fastest(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of a script returns; its memory and its devices are its own."""
+    """The result of a script's function, run in a process with memory and devices of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 

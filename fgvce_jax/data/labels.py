@@ -46,8 +46,8 @@ def match_labels(
 ) -> Matched:
     """Number a dataset's classes as the classifier does.
 
-    A class in `class_map` (see `read_class_map`) is numbered as it says, and every other one by its
-    name. A classifier whose class names are "0", "1", ... has no names: it takes those of a dataset
+    A class in `class_map` (see `read_class_map`) has the number given there, and every other one
+    that of its name. A classifier whose class names are "0", "1", ... has no names: it takes those of a dataset
     with as many classes, in order, unless the dataset's names are the same numbers. `InputError`
     where classes do not correspond: one that the classifier has not, or twice; another number
     of classes without names; a `class_map` that cannot be read or names a class that is not there.
@@ -127,7 +127,7 @@ def _numbers(
     by_name: bool = True,
     class_map: str | os.PathLike[str] | None = None,
 ) -> list[int]:
-    """As the map says; where it has no entry, by name, if names are to be trusted."""
+    """By the map; a class without an entry by name, if names are to be trusted."""
     chosen = {} if class_map is None else read_class_map(class_map)
     for name in chosen:
         if name not in ours:

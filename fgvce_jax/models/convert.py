@@ -14,7 +14,7 @@ from jaxtyping import Float
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.architecture import FC_WIDTH, Renames
 from fgvce_jax.models.classifier import Classifier
-from fgvce_jax.models.named import complain, named, with_named
+from fgvce_jax.models.named import compare_shapes, named, with_named
 from fgvce_jax.models.spec import NETWORKS, ModelSpec, template
 
 # Around a network: Lightning modules, DataParallel, torch.compile, wrappers of people's own.
@@ -213,7 +213,7 @@ def classifier_from_weights(
     source = f"weights {path} for {spec.arch}"
     if found != expected:
         _refuse_another_architecture(source, spec, set(expected), tensors)
-    complain(source, expected, found)
+    compare_shapes(source, expected, found)
     wrong = [name for name in originals.values() if not np.isfinite(tensors[name]).all()]
     if wrong:
         raise InputError(f"{source}: not finite: {', '.join(wrong)}")

@@ -141,7 +141,7 @@ class ChainHead:
     Attributes:
         params: The remaining layers' weights, an `nnx.State`.
         stats: Their BatchNorm statistics; no gradient flows into them.
-        head: What follows the last layer.
+        head: The head behind the last layer.
         graphdef: The layers' static structure, of a `Chain`.
     """
 

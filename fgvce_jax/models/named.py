@@ -56,7 +56,7 @@ def with_named(clf: Classifier, weights: Mapping[str, Array | np.ndarray]) -> Cl
         InputError: Missing, unexpected or misshapen arrays, all of them in one line.
     """
     expected = named(clf)
-    complain(
+    compare_shapes(
         "weights",
         {name: leaf.shape for name, leaf in expected.items()},
         {name: array.shape for name, array in weights.items()},
@@ -65,7 +65,7 @@ def with_named(clf: Classifier, weights: Mapping[str, Array | np.ndarray]) -> Cl
     return jax.tree.unflatten(jax.tree.structure(clf), leaves)
 
 
-def complain(
+def compare_shapes(
     source: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Compare shapes by name.

@@ -134,7 +134,7 @@ def build(
         mean: Per-channel mean of the images, in units of [0, 1]; the architecture's by default.
         std: Per-channel standard deviation; likewise.
         resize_to: Short side before the centre crop; None resizes to `image_size` directly.
-        activation: What stands in the place of every ReLU, the head's included.
+        activation: The function in the place of every ReLU, the head's included.
 
     Raises:
         InputError: Images too small to leave one cell.
@@ -185,7 +185,7 @@ def template(
     image_size: int,
     activation: Callable[[Any], Any] = jax.nn.relu,
 ) -> Classifier:
-    """What `build` would give, with shapes and dtypes in the place of arrays."""
+    """The result of `build`, with shapes and dtypes in the place of arrays."""
     return jax.eval_shape(
         lambda key: build(spec, num_classes, image_size, key, activation=activation),
         jax.random.key(0),

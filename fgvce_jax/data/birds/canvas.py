@@ -11,7 +11,7 @@ NOTHING = -1
 
 
 class Canvas(NamedTuple):
-    """What is painted so far: colours [3, S, S] and, per pixel, the part seen there [S, S]."""
+    """The picture painted so far: colours [3, S, S] and, per pixel, the part seen there [S, S]."""
 
     rgb: Float[Array, "3 S S"]
     part: Int[Array, "S S"]

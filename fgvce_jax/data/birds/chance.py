@@ -16,7 +16,7 @@ _COLOURS = 8  # one for each part and two more on the body
 
 
 class Chance(NamedTuple):
-    """Numbers lie in [-1, 1] where the comment does not say otherwise."""
+    """Numbers lie in [-1, 1] unless a comment gives another range."""
 
     pose: Float[Array, "14"]
     backdrop: Int[Array, ""]  # 0 … BACKDROPS - 1

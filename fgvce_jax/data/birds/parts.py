@@ -102,7 +102,7 @@ def take_pose(u: Float[Array, "14"], size: int) -> Pose:
 
 
 class Scene(NamedTuple):
-    """What the painters know: where the bird is, of which class, in which light and colours."""
+    """The painters' inputs: where the bird is, of which class, in which light and colours."""
 
     place: Points  # of every pixel, in the bird's frame
     pose: Pose

@@ -41,7 +41,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     Args:
         source: The official archive or the folder it was extracted to; None downloads it.
         keypoints: A keypoint file that is distributed apart from the images.
-        on_progress: Told how far it is.
+        on_progress: Called with the progress made.
         kwargs: TFDS's own, such as data_dir.
 
     Raises:

@@ -28,7 +28,7 @@ class ListedImage:
         where: The line that lists it, for messages.
         label: Index of its class.
         boxes: x, y, width, height in pixels.
-        keypoints: x, y in pixels and visible, as annotated; NaN, NaN, 0 where nobody did.
+        keypoints: x, y in pixels and visible, as annotated; NaN, NaN, 0 where the image is not.
         keypoints_where: Where keypoint p is annotated, for messages.
     """
 
