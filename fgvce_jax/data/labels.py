@@ -47,10 +47,11 @@ def match_labels(
     """Number a dataset's classes as the classifier does.
 
     A class in `class_map` (see `read_class_map`) has the number given there, and every other one
-    that of its name. A classifier whose class names are "0", "1", ... has no names: it takes those of a dataset
-    with as many classes, in order, unless the dataset's names are the same numbers. `InputError`
-    where classes do not correspond: one that the classifier has not, or twice; another number
-    of classes without names; a `class_map` that cannot be read or names a class that is not there.
+    that of its name. A classifier whose class names are "0", "1", ... has no names: it takes those
+    of a dataset with as many classes, in order, unless the dataset's names are the same numbers.
+    `InputError` where classes do not correspond: one that the classifier has not, or twice; another
+    number of classes without names; a `class_map` that cannot be read or names a class that is not
+    there.
     """
     ours, theirs = tuple(dataset.class_names), clf.class_names
     indices = list(range(len(theirs)))
