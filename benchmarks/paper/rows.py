@@ -110,8 +110,10 @@ for _name in ("ce", "scout", "cce"):  # Table 3 and Fig. 5
     _with_sp = partial(_with_sigma, _name, "sp_sigma")
     _VARIANTS[f"{_name}_sp"] = _variant(_name, " + SP", "P", _with_sp)
 for _name, _explains in (("invariant", "P"), ("dominant", "Q")):
-    _without = _variant(f"fgvce_{_name}", " w/o SP", _explains, partial(_fgvce, _name, False))
-    _VARIANTS[f"fgvce_{_name}_without_sp"] = _without
+    _without_sp = partial(_fgvce, _name, with_sp=False)
+    _VARIANTS[f"fgvce_{_name}_without_sp"] = _variant(
+        f"fgvce_{_name}", " w/o SP", _explains, _without_sp
+    )
 ROWS: Mapping[str, Row] = {
     name: Row(method.label, method.explains, _SPECIAL.get(name, partial(call, name)))
     for name, method in METHODS.items()

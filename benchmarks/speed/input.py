@@ -5,6 +5,7 @@ Photographs are drawn at the size that CUB's mostly have, 500 x 375, or those of
 
 import itertools
 import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
-from timing import median_times, script, show
+from timing import median_times, script, show, timed
 
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.pipeline import image_loader
@@ -31,6 +32,14 @@ def draw_photo(path: Path, seed: int, width: int = 500, height: int = 375) -> No
         coarse = rng.normal(0, 80 / 2**octave, size=(2**octave, 2**octave, 3))
         image += jax.image.resize(coarse, image.shape, "cubic")
     Image.fromarray(np.uint8(image.clip(0, 255))).save(path, quality=92)
+
+
+def read(load: Callable[[np.ndarray], Iterator[Any]], indices: np.ndarray) -> float:
+    """Seconds an image from the second batch to the last, start-up left out."""
+    stream = load(indices)
+    next(stream)
+    seconds, counts = timed(lambda: [len(index) for index, _ in stream])
+    return seconds / sum(counts)
 
 
 def measure(
@@ -52,17 +61,18 @@ def measure(
         dataset = open_dataset("folder", "test", temporary)
         kilobytes = [(Path(temporary) / id).stat().st_size / 1000 for id in dataset.ids]
         ways = list(itertools.product(SIZES, map(int, workers.split(","))))
-        indices = np.arange(images) % len(dataset)
-        runs = []
+        measures = [lambda: median_times([forward], repeats=1)[0] / batch]
         for name, processes in ways:
             load = image_loader(dataset, batch, IMAGE_SIZE, SIZES[name], num_workers=processes)
-            runs.append(lambda load=load: sum(len(index) for index, _ in load(indices)))
-        forward_s, *seconds = median_times([forward, *runs], repeats)
+            measures.append(partial(read, load, np.arange(images) % len(dataset)))
+        # In turn, so that whatever else the machine does hits all alike.
+        runs = [[run() for run in measures] for _ in range(repeats)]
+    forward_rate, *rates = (1 / np.median(runs, axis=0)).tolist()
     rows = []
-    for (name, processes), taken in zip(ways, seconds, strict=True):
-        rates = {"pipeline_images_per_s": images / taken, "forward_images_per_s": batch / forward_s}
-        row = {"preprocessing": name, "worker_processes": processes, **rates}
-        rows.append(show(row | {"ratio": (images / taken) / (batch / forward_s)}))
+    for (name, processes), rate in zip(ways, rates, strict=True):
+        row = {"preprocessing": name, "worker_processes": processes, "pipeline_images_per_s": rate}
+        row |= {"forward_images_per_s": forward_rate, "ratio": rate / forward_rate}
+        rows.append(show(row))
     settings = {"batch": batch, "images": images, "drawn": not folder}
     return {**settings, "mean_file_kb": float(np.mean(kilobytes)), "rows": rows}
 

@@ -19,7 +19,8 @@ from benchmarks.provenance import describe, stamp
 from fgvce_jax.files import write_json
 
 
-def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that a function takes, and its result."""
     start = time.perf_counter()
     result = jax.block_until_ready(function())
     return time.perf_counter() - start, result
@@ -27,13 +28,13 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 def median_times(functions: Sequence[Callable[[], Any]], repeats: int = 7) -> list[float]:
     """Median seconds of each function, run in turn (A B A B ...) so that drift hits them alike."""
-    rounds = [[_timed(function)[0] for function in functions] for _ in range(1 + repeats)]
+    rounds = [[timed(function)[0] for function in functions] for _ in range(1 + repeats)]
     return np.median(rounds[1:], axis=0).tolist()  # without the first, which warms up
 
 
 def fastest(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
     """The fewest seconds that a function takes once it is warm, and its result."""
-    runs = [_timed(function) for _ in range(1 + repeats)]
+    runs = [timed(function) for _ in range(1 + repeats)]
     return min(seconds for seconds, _ in runs[1:]), runs[-1][1]
 
 
