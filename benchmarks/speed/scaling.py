@@ -62,6 +62,7 @@ def draw(sweeps: dict[str, list[dict[str, Any]]], path: str) -> None:
         axis.semilogx([*drawn], [*drawn.values()], "o-")
         axis.set(xlabel=name, ylabel="ms an image", ylim=(0, None))
         axis.set_xticks([*drawn], map(str, drawn))
+        axis.minorticks_off()  # their labels would lie across these
         axis.set_title(SWEEPS[name][1], fontsize=7)
     figure.savefig(path, dpi=110)
 
