@@ -73,7 +73,8 @@ def footnote(found: Mapping[str, Any], code: str) -> str:
     if not old:
         return ""
     which = "" if len(old) == len(codes) else f": {', '.join(map(str, old))}"
-    return f"*Measured with an earlier version of the code{which}.*"
+    where = found["provenance"]["machine"]["processor"]  # often another than the page's
+    return f"*Measured with an earlier version of the code{which}, on {where}.*"
 
 
 def table(found: Mapping[str, Any], code: str, name: str, key: str = "table") -> str:

@@ -120,6 +120,11 @@ def test_a_file_without_a_stamp_is_refused(tmp_path, shipped):
 # --- footnotes ----------------------------------------------------------------------------------
 
 
+def processor(folder, name):
+    measured = json.loads((folder / f"{name}.json").read_text())
+    return measured["provenance"]["machine"]["processor"]
+
+
 def test_figures_of_earlier_code_are_marked(tmp_path, shipped):
     folder = copied(tmp_path / "results", ["table1"])
 
@@ -128,8 +133,9 @@ def test_figures_of_earlier_code_are_marked(tmp_path, shipped):
             row["code"] = "now" if name != "rise" else "before"
 
     changed(folder, "table1", codes)
-    assert f"{MARK}: rise.*" in build.render("results", folder, shipped, "now")
-    assert f"{MARK}.*" in build.render("results", folder, shipped, "later")
+    where = processor(folder, "table1")
+    assert f"{MARK}: rise, on {where}.*" in build.render("results", folder, shipped, "now")
+    assert f"{MARK}, on {where}.*" in build.render("results", folder, shipped, "later")
     changed(folder, "table1", lambda found: found["rows"]["rise"].update(code="now"))
     assert MARK not in build.render("results", folder, shipped, "now")
 
@@ -138,7 +144,8 @@ def test_speed_figures_of_earlier_code_are_marked(tmp_path, shipped):
     folder = copied(tmp_path / "results", ["scaling"])
     changed(folder, "scaling", lambda found: found["provenance"].update(code="now"))
     assert MARK not in build.render("performance", folder, shipped, "now")
-    assert f"{MARK}.*" in build.render("performance", folder, shipped, "later")
+    where = processor(folder, "scaling")
+    assert f"{MARK}, on {where}.*" in build.render("performance", folder, shipped, "later")
 
 
 # --- the pages as they are ----------------------------------------------------------------------
