@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -127,6 +129,30 @@ def test_every_image_is_read_once_in_order(written):
     assert written.read == ([1, 2, 4, 5], [0, 1, 2, 3])
     assert written.drawn == [1, 1, 1, 1]
     assert written.path.name == "report.html"
+
+
+def test_only_the_pages_own_script_runs_and_nothing_is_fetched(written):
+    """A Content-Security-Policy that allows the script by its hash, styles, embedded pictures."""
+    elements = written.page.elements
+    ((policy, _),) = written.page.find("meta", **{"http-equiv": "Content-Security-Policy"})
+    allowed = dict(entry.strip().split(" ", 1) for entry in policy["content"].split(";"))
+    ((script, text),) = written.page.find("script")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert allowed == {
+        "default-src": "'none'",
+        "script-src": f"'sha256-{digest}'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    assert script == {}
+    # It holds for what comes after it only, and a handler in an attribute would not run.
+    tags = [tag for tag, _, _ in elements]
+    before = elements[: next(i for i, e in enumerate(elements) if "http-equiv" in e[1])]
+    assert {tag for tag, _, _ in before} <= {"html", "head", "meta"}
+    assert not any(name.startswith("on") for _, attrs, _ in elements for name in attrs)
+    assert not {"link", "iframe", "object", "embed", "base"} & set(tags)
 
 
 def test_cards_carry_what_is_sorted_and_filtered_by(written):
