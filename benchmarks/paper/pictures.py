@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fgvce_jax.report.figures import overlay
+from fgvce_jax.pictures import overlay
 
 COLOURS = {"P": "invariant", "Q": "dominant"}
 """Colours of a map by the class that it explains, as in the report."""

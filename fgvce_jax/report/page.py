@@ -20,14 +20,8 @@ from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import whole_file
 from fgvce_jax.methods import METHODS
-from fgvce_jax.report.figures import (
-    data_uri,
-    edits_chart,
-    overlay,
-    patch,
-    probability_chart,
-    window,
-)
+from fgvce_jax.pictures import data_uri, overlay, patch, window
+from fgvce_jax.report.figures import edits_chart, probability_chart
 from fgvce_jax.results import RunResults, read_run
 
 View = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]]
