@@ -37,8 +37,9 @@ class Explanation:
         edit_cell: The cell of each edit in order, row-major, int32 [B, T], -1 where unused.
         edit_candidate: The bank's candidate that replaced it, int32 [B, T], -1 where unused.
         edit_similarity: Cosine similarity of the two, float32 [B, T], 0 where unused.
-        p_target: Probability of Q before the first edit and after each, float32 [B, T + 1]; the
+        p_predicted: Probability of P before the first edit and after each, float32 [B, T + 1]; the
             last value is repeated to the end.
+        p_target: Probability of Q; likewise.
         contributions_before: Each cell's contribution to P in the image, [B, n, n], in [-1, 1]; of
             `evidence="margin"`, to the logit of P less that of Q.
         contributions_after: Each cell's contribution to Q (over P) after the edits, [B, n, n].
@@ -53,6 +54,7 @@ class Explanation:
     edit_cell: Int[Array, "B T"]
     edit_candidate: Int[Array, "B T"]
     edit_similarity: Float[Array, "B T"]
+    p_predicted: Float[Array, "B T+1"]
     p_target: Float[Array, "B T+1"]
     contributions_before: Float[Array, "B n n"]
     contributions_after: Float[Array, "B n n"]
@@ -85,6 +87,7 @@ def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
         edit_cell=state.edit_cell,
         edit_candidate=state.edit_candidate,
         edit_similarity=similarity,
+        p_predicted=state.p_predicted,
         p_target=state.p_target,
         contributions_before=before,
         contributions_after=after,

@@ -348,6 +348,7 @@ def image_result(
         target=int(explanation.target),
         flipped=bool(explanation.flipped),
         edits=edits,
+        p_predicted=np.asarray(explanation.p_predicted)[: count + 1].tolist(),
         p_target=np.asarray(explanation.p_target)[: count + 1].tolist(),
         time_s=time_s,
         maps={name: np.asarray(getattr(explanation, name)) for name in CORE_MAPS} | (maps or {}),

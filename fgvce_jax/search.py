@@ -51,8 +51,9 @@ class SearchState(NamedTuple):
         predicted: argmax f(h), int32.
         num_edits: Edits so far, int32.
         edit_cell, edit_candidate: The cell and the candidate of each, int32 [T].
-        p_target: The target's probability before the first edit and after each, float32 [T + 1];
-            the last value is repeated to the end.
+        p_predicted: The probability of the class predicted at first, before the first edit and
+            after each, float32 [T + 1]; the last value is repeated to the end.
+        p_target: The target's; likewise.
     """
 
     rows: Float[Array, "cells D"]
@@ -62,6 +63,7 @@ class SearchState(NamedTuple):
     num_edits: Int[Array, ""]
     edit_cell: Int[Array, "T"]
     edit_candidate: Int[Array, "T"]
+    p_predicted: Float[Array, "T+1"]
     p_target: Float[Array, "T+1"]
 
 
@@ -111,7 +113,7 @@ def greedy_edits(
     def edit(state: SearchState) -> SearchState:
         cell, candidate, row, logits = propose(state)
         step, left = state.num_edits, state.allowed.at[cell].set(False)
-        p_target = jax.nn.softmax(logits)[target]
+        later, p = jnp.arange(limit + 1) > step, jax.nn.softmax(logits)
         return SearchState(
             rows=state.rows.at[cell].set(row),
             source=state.source.at[cell].set(candidate),
@@ -120,19 +122,22 @@ def greedy_edits(
             num_edits=step + 1,
             edit_cell=state.edit_cell.at[step].set(cell),
             edit_candidate=state.edit_candidate.at[step].set(candidate),
-            p_target=jnp.where(jnp.arange(limit + 1) > step, p_target, state.p_target),
+            p_predicted=jnp.where(later, p[first], state.p_predicted),
+            p_target=jnp.where(later, p[target], state.p_target),
         )
 
     logits = head.logits(problem.rows)
+    first, p = jnp.argmax(logits), jax.nn.softmax(logits)
     start = SearchState(
         rows=problem.rows,
         source=jnp.full(num_cells, -1),
         allowed=allowed,
-        predicted=jnp.argmax(logits),
+        predicted=first,
         num_edits=jnp.array(0),
         edit_cell=jnp.full(limit, -1),
         edit_candidate=jnp.full(limit, -1),
-        p_target=jnp.full(limit + 1, jax.nn.softmax(logits)[target]),
+        p_predicted=jnp.full(limit + 1, p[first]),
+        p_target=jnp.full(limit + 1, p[target]),
     )
     return jax.lax.while_loop(searching, edit, start)
 
@@ -224,8 +229,9 @@ class Counterfactual(NamedTuple):
         edit_similarity: Their cosine similarity, float32 [T]; 0 where unused.
         num_edits: Number of edits, int32.
         flipped: Whether argmax f(h*) is the target.
-        p_target: The target's probability before the first edit and after each, float32 [T + 1];
-            the last value is repeated to the end.
+        p_predicted: The probability of the class predicted at first, before the first edit and
+            after each, float32 [T + 1]; the last value is repeated to the end.
+        p_target: The target's; likewise.
     """
 
     cells: Float[Array, "n n C"]
@@ -234,6 +240,7 @@ class Counterfactual(NamedTuple):
     edit_similarity: Float[Array, "T"]
     num_edits: Int[Array, ""]
     flipped: Bool[Array, ""]
+    p_predicted: Float[Array, "T+1"]
     p_target: Float[Array, "T+1"]
 
 
@@ -246,6 +253,7 @@ def result(problem: Problem, end: SearchState, similarity: Float[Array, "T"]) ->
         edit_similarity=similarity,
         num_edits=end.num_edits,
         flipped=end.predicted == problem.target,
+        p_predicted=end.p_predicted,
         p_target=end.p_target,
     )
 

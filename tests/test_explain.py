@@ -97,6 +97,7 @@ def test_a_dense_head_in_the_pipeline_equals_the_plain_search():
     np.testing.assert_array_equal(out.edit_cell[0], plain.edit_cell)
     np.testing.assert_array_equal(out.edit_candidate[0], plain.edit_candidate)
     np.testing.assert_allclose(out.p_target[0], plain.p_target, atol=1e-6)
+    np.testing.assert_allclose(out.p_predicted[0], plain.p_predicted, atol=1e-6)
 
 
 def test_a_model_that_is_not_ours_can_be_explained():

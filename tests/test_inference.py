@@ -225,6 +225,7 @@ def test_explained_takes_candidates_to_their_images():
         edit_cell=np.array([3, 0, -1, -1]),
         edit_candidate=np.array([1, 2, -1, -1]),
         edit_similarity=np.array([0.5, 0.25, 0, 0], np.float32),
+        p_predicted=np.array([0.5, 0.375, 0.25, 0.25, 0.25], np.float32),
         p_target=np.array([0.125, 0.25, 0.75, 0.75, 0.75], np.float32),
         **maps,
     )
@@ -232,6 +233,7 @@ def test_explained_takes_candidates_to_their_images():
     ids = [f"r{i}" for i in range(10)]
     got = image_result(5, "x", 2, one, candidates, ids, 0.1, {"gradcam": np.eye(2)})
     assert got.edits == (Edit(3, "r9", 9, 3, 0.5), Edit(0, "r8", 8, 1, 0.25))
+    assert got.p_predicted == [0.5, 0.375, 0.25]
     assert got.p_target == [0.125, 0.25, 0.75]
     assert (got.status, got.predicted, got.target, got.flipped) == ("explained", 4, 2, True)
     assert set(got.maps) == {*CORE_MAPS, "gradcam"}

@@ -49,6 +49,7 @@ def record(i: int) -> ImageResult:
         predicted=label + 1,
         flipped=bool(edits),
         edits=edits,
+        p_predicted=rng.random(len(edits) + 1).astype(np.float32).tolist(),
         p_target=rng.random(len(edits) + 1).astype(np.float32).tolist(),
         time_s=time.perf_counter(),
         maps={name: rng.normal(size=(3, 3)).astype(np.float32) for name in CORE_MAPS},
@@ -99,9 +100,10 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
         assert (row["target_name"], row["predicted_name"]) == ("wren", "finch & co")
         assert (row["status"], row["flipped"]) == (r.status, r.flipped)
         assert row["num_edits"] == len(r.edits) == len(row["p_target"]) - 1
-        assert row["p_target"] == list(r.p_target)
-        assert row["p_target_before"] == r.p_target[0]
-        assert row["p_target_after"] == r.p_target[-1]
+        for name, p in (("p_predicted", r.p_predicted), ("p_target", r.p_target)):
+            assert row[name] == list(p)
+            assert row[f"{name}_before"] == p[0]
+            assert row[f"{name}_after"] == p[-1]
         assert row["edits"] == [vars(edit) for edit in r.edits]
     assert run.predictions.to_pylist() == [
         {"index": r.index, "id": r.id, "target": r.label, "predicted": r.predicted}

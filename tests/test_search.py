@@ -36,6 +36,13 @@ def test_the_search_agrees_with_the_reference_on_planted_problems(kind):
         np.testing.assert_array_equal(out.cells, np.float32(h))
 
         before = int(np.argmax(plain(np.float64(cells))))
+        edited, of_first = np.float64(cells), []
+        for cell, candidate in [(None, None), *edits]:
+            if cell is not None:
+                edited[divmod(cell, len(edited))] = candidates[candidate]
+            of_first.append(reference.softmax(plain(edited))[before])
+        np.testing.assert_allclose(out.p_predicted[: count + 1], of_first, atol=1e-5)
+        np.testing.assert_array_equal(out.p_predicted[count:], out.p_predicted[count])
         expected = reference.contrastive_maps(plain, np.float64(cells), h, before, target, 0.8)
         for ours, theirs in zip(
             maps(head, cells, out.cells, before, target), expected, strict=True

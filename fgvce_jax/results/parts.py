@@ -47,6 +47,9 @@ EXPLANATIONS = pa.schema(
         ("status", pa.string()),
         ("flipped", pa.bool_()),
         ("num_edits", pa.int32()),
+        ("p_predicted_before", pa.float32()),
+        ("p_predicted_after", pa.float32()),
+        ("p_predicted", pa.list_(pa.float32())),
         ("p_target_before", pa.float32()),
         ("p_target_after", pa.float32()),
         ("p_target", pa.list_(pa.float32())),
@@ -98,7 +101,8 @@ class ImageResult:
         why: Why it was skipped.
         flipped: Whether the edited image is classified as the target.
         edits: In order.
-        p_target: The target's probability before the first edit and after each.
+        p_predicted: The probability of P before the first edit and after each.
+        p_target: The target's; likewise.
         time_s: Seconds that its explanation took.
         maps: [n, n] arrays by name, the four of `CORE_MAPS` and any other method's; a name has one
             shape throughout a run.
@@ -113,6 +117,7 @@ class ImageResult:
     why: str | None = None
     flipped: bool = False
     edits: tuple[Edit, ...] = ()
+    p_predicted: Sequence[float] = ()
     p_target: Sequence[float] = ()
     time_s: float | None = None
     maps: Mapping[str, Float[np.ndarray, "..."]] = field(default_factory=dict)
@@ -154,15 +159,15 @@ def write_part(path: Path, number: int, results: Sequence[ImageResult]) -> None:
 
 
 def _row(result: ImageResult) -> dict[str, Any]:
-    p = list(result.p_target)
-    return vars(result) | {
+    row = vars(result) | {
         "target": result.label if result.target is None else result.target,
         "num_edits": len(result.edits),
-        "p_target_before": p[0] if p else None,
-        "p_target_after": p[-1] if p else None,
-        "p_target": p,
         "edits": [vars(edit) for edit in result.edits],
     }
+    for name in ("p_predicted", "p_target"):
+        p = row[name] = list(row[name])
+        row |= {f"{name}_before": p[0] if p else None, f"{name}_after": p[-1] if p else None}
+    return row
 
 
 def _tensors(maps: Any) -> pa.Array:
