@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from fgvce_jax.bank import Bank, pad_batch
+from fgvce_jax.bank import Bank, Candidates, pad_batch
 from fgvce_jax.checks import check_logits
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.data.example import Dataset
@@ -27,10 +27,12 @@ from fgvce_jax.data.pipeline import Batch, batches
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.explain import Explanation, explain_cells
 from fgvce_jax.heads import searchable
+from fgvce_jax.logit_changes import logit_changes, why_not_linear
 from fgvce_jax.memory import available_bytes, program_bytes
 from fgvce_jax.methods import METHODS
 from fgvce_jax.metrics.maps import at_cells
 from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.neighbours import nearest_classes, reference_features
 from fgvce_jax.progress import notify
 from fgvce_jax.results import CORE_MAPS, Edit, ImageResult
 
@@ -234,6 +236,7 @@ class Explainer:
     def __post_init__(self):
         self._head = searchable(self.predictor.clf.head)
         self._compiled = False
+        self._references = reference_features(self.bank)
         # A CPU reads the host's memory; elsewhere the bank would travel with every batch.
         if jax.default_backend() != "cpu":
             self.bank, self.all_cells = jax.device_put((self.bank, self.all_cells))
@@ -295,11 +298,33 @@ class Explainer:
         started = time.perf_counter()
         out = jax.device_get(explain_cells(*arguments, **options))
         seconds = (time.perf_counter() - started) / len(waiting)
-        maps = self._maps(waiting, out)
+        maps, more = self._maps(waiting, out), self._more(arguments[1], cells, out)
         for b, w in enumerate(waiting):
             one, own = jax.tree.map(itemgetter(b), (out, maps))
             places = self.bank.provenance(w.target), self.reference_ids
-            found[w.index] = image_result(w.index, w.id, w.label, one, *places, seconds, own)
+            result = image_result(w.index, w.id, w.label, one, *places, seconds, own)
+            found[w.index] = replace(result, **more(b))
+
+    def _more(
+        self, candidates: Candidates, cells: Float[Array, "B n n C"], out: Explanation
+    ) -> Callable[[int], dict[str, np.ndarray]]:
+        """Logit changes and nearest classes, as fields of the result of the image asked for."""
+        nearest = changes = None
+        if self._references is not None:
+            nearest = nearest_classes(self._references, np.asarray(cells))
+        if why_not_linear(self._head) is None:
+            edits = out.edit_cell, out.edit_candidate
+            changes = jax.device_get(logit_changes(self._head, candidates, cells, *edits))
+
+        def of_image(b: int) -> dict[str, np.ndarray]:
+            fields = {} if nearest is None else {"nearest": nearest[b]}
+            if changes is not None:
+                logits, by_edit = changes
+                made = by_edit[b, : int(out.num_edits[b])].ravel()
+                fields |= {"logits": logits[b], "logit_changes": made}
+            return fields
+
+        return of_image
 
     def _maps(
         self, waiting: Sequence[_Waiting], out: Explanation

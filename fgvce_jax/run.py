@@ -22,7 +22,9 @@ from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import image_loader, preprocess
 from fgvce_jax.distributed import Processes
 from fgvce_jax.errors import UnreadableImage
+from fgvce_jax.heads import searchable
 from fgvce_jax.inference import Explainer, Predictor, check_methods, most_confused, need_all_cells
+from fgvce_jax.logit_changes import why_not_linear
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
 from fgvce_jax.report import write_report
@@ -161,6 +163,7 @@ def _run_info(bank: Bank, clf: Classifier, skipped: Skipped, processes: int) -> 
         | {name: version(name) for name in packages},
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "processes": processes,
+        "edits_interact": why_not_linear(searchable(clf.head)),
     }
 
 

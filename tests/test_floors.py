@@ -15,7 +15,7 @@ FLOORS = """
     models
     partition
     bank
-    search
+    search neighbours logit_changes
     contrast
     explain
     __init__

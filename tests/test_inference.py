@@ -161,6 +161,14 @@ def test_a_part_is_explained_as_its_images_are(explained):
             assert references.ids[edit.candidate_index] == edit.candidate_image
         for name in CORE_MAPS:
             np.testing.assert_allclose(r.maps[name], getattr(expected, name)[b], atol=1e-6)
+        np.testing.assert_allclose(r.logits, dataset.logits[r.index], atol=1e-4)
+        changes = np.reshape(r.logit_changes, (len(r.edits), CLASSES))
+        p = np.exp(np.cumsum([r.logits, *changes], axis=0))
+        p /= p.sum(1, keepdims=True)
+        np.testing.assert_allclose(p[:, r.target], r.p_target, atol=1e-5)
+        np.testing.assert_allclose(p[:, r.predicted], r.p_predicted, atol=1e-5)
+        assert len(r.nearest) == bank.references.sum()
+        assert set(r.nearest) <= set(references.labels.tolist())
 
 
 def test_the_maps_of_an_explanation_are_not_computed_again(explained, monkeypatch):

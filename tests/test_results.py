@@ -52,6 +52,9 @@ def record(i: int) -> ImageResult:
         p_predicted=rng.random(len(edits) + 1).astype(np.float32).tolist(),
         p_target=rng.random(len(edits) + 1).astype(np.float32).tolist(),
         time_s=time.perf_counter(),
+        logits=rng.normal(size=3).astype(np.float32),
+        logit_changes=rng.normal(size=3 * len(edits)).astype(np.float32),
+        nearest=rng.integers(3, size=4),
         maps={name: rng.normal(size=(3, 3)).astype(np.float32) for name in CORE_MAPS},
     )
 

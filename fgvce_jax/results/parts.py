@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import fingerprint, whole_file
@@ -55,6 +55,9 @@ EXPLANATIONS = pa.schema(
         ("p_target", pa.list_(pa.float32())),
         ("edits", EDITS),
         ("time_s", pa.float64()),
+        ("logits", pa.list_(pa.float32())),
+        ("logit_changes", pa.list_(pa.float32())),
+        ("nearest", pa.list_(pa.int32())),
     ]
 )
 PREDICTIONS = pa.schema(
@@ -65,6 +68,9 @@ PART = pa.schema(
     + [f for f in EXPLANATIONS if not f.name.endswith("_name")]
 )
 """The columns of a part, a row per image; beside them a column "map:NAME" for every map."""
+
+LONG = ("logits", "logit_changes")
+"""Columns with a number for each class, or more, in a row."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,11 @@ class ImageResult:
         edits: In order.
         p_predicted: The probability of P before the first edit and after each.
         p_target: The target's; likewise.
-        time_s: Seconds that its explanation took.
+        time_s: Seconds that its explanation took: its share of its batch.
+        logits: Before the first edit, [K]; empty where edits interact (`fgvce_jax.logit_changes`).
+        logit_changes: By each edit alone, edit by edit, [T * K]; likewise.
+        nearest: Classes of the reference images most similar to it, the nearest first; empty where
+            the bank does not hold them.
         maps: [n, n] arrays by name, the four of `CORE_MAPS` and any other method's; a name has one
             shape throughout a run.
     """
@@ -120,6 +130,9 @@ class ImageResult:
     p_predicted: Sequence[float] = ()
     p_target: Sequence[float] = ()
     time_s: float | None = None
+    logits: Sequence[float] | Float[np.ndarray, "K"] = ()
+    logit_changes: Sequence[float] | Float[np.ndarray, "T*K"] = ()
+    nearest: Sequence[int] | Int[np.ndarray, "k"] = ()
     maps: Mapping[str, Float[np.ndarray, "..."]] = field(default_factory=dict)
 
 
@@ -178,7 +191,11 @@ def _content(table: pa.Table) -> str:
     """A fingerprint of all values; page checksums do not cover the footer that leads to them."""
     maps = [name for name in table.column_names if name.startswith("map:")]
     values = [table[name].combine_chunks().to_numpy_ndarray() for name in maps]
-    return fingerprint(table.column_names, table.drop_columns(maps).to_pylist(), values)
+    for name in LONG:  # their numbers as arrays: as objects they would take most of the time
+        column = table[name].combine_chunks()
+        values += [column.value_lengths().to_numpy(), column.flatten().to_numpy()]
+    rest = table.drop_columns([*maps, *LONG]).to_pylist()
+    return fingerprint(table.column_names, rest, values)
 
 
 @contextmanager
