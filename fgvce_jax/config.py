@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from fgvce_jax.errors import InputError
 
+_MOST_PIXELS = 178_956_970  # twice PIL.Image.MAX_IMAGE_PIXELS
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -23,15 +25,24 @@ class DataConfig:
         class_map: A YAML or JSON file that gives classes of the dataset the classifier's name or
             number for them, as in `barn owl: owl`, where the two have different names. Classes
             that are not in it keep their name.
+        max_pixels: Most pixels of an image that is decoded, of those read from disk; a larger one
+            is skipped. Decoding takes about 12 bytes a pixel.
     """
 
     name: str = "birds"
     path: str | None = None
     num_workers: int = 0
     class_map: str | None = None
+    max_pixels: int = 64_000_000
 
     def __post_init__(self):
         at_least(self, 0, "num_workers")
+        at_least(self, 1, "max_pixels")
+        if self.max_pixels > _MOST_PIXELS:
+            raise InputError(
+                f"max_pixels: expected at most {_MOST_PIXELS:,}, where Pillow stops, got "
+                f"{self.max_pixels:,}"
+            )
         for name in ("path", "class_map"):
             _set(self, name, _absolute(getattr(self, name)))
 

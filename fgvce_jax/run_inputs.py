@@ -66,4 +66,5 @@ def open_inputs(config: ExplainConfig) -> RunInputs:
 
 def open_splits(data: DataConfig, *splits: str) -> list[Dataset]:
     """Splits of a config's dataset."""
-    return [open_dataset(data.name, split, data.path) for split in splits]
+    limit = data.max_pixels
+    return [open_dataset(data.name, split, data.path, max_pixels=limit) for split in splits]

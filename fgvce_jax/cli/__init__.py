@@ -6,6 +6,7 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -47,6 +48,8 @@ def _run(words: Sequence[str]) -> None:
     quiet, verbose = (arguments.pop(flag) or everything[flag] for flag in ("quiet", "verbose"))
     if quiet and verbose:
         raise InputError("quiet, verbose: expected one of them, got both")
+    # An image above our own limit is skipped by name; Pillow would warn of it as well.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     cache_compilations()
     with verbosity(quiet=quiet), note_compilations() if verbose else nullcontext():
         result = command.run(arguments)

@@ -25,7 +25,12 @@ DATASETS = {
 
 
 def open_dataset(
-    name: str, split: str, path: str | PathLike[str] | None = None, **options
+    name: str,
+    split: str,
+    path: str | PathLike[str] | None = None,
+    *,
+    max_pixels: int | None = None,
+    **options,
 ) -> Dataset:
     """Opens one split of a dataset.
 
@@ -33,6 +38,7 @@ def open_dataset(
         name: One of `DATASETS`.
         split: "train", "test" or another split that the dataset has.
         path: Where the images lie, for the datasets that are read from disk.
+        max_pixels: Of an image, for the datasets that are read from disk; see `DataConfig`.
         **options: Further arguments of the dataset, such as `size` for birds and digits.
 
     Raises:
@@ -47,6 +53,8 @@ def open_dataset(
     known = [key for key in parameters if key != "split"]
     if path is not None:
         options["path"] = path
+    if max_pixels is not None and "max_pixels" in known:
+        options["max_pixels"] = max_pixels
     for key in options:
         if key not in known:
             expected = ", ".join(known) or "none"

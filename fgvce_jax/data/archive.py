@@ -21,6 +21,10 @@ _LONGEST_END = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
 """Zeros after the last file: two blocks that mark the end, and the filling of the last record."""
 
 
+RATIO, ROOM = 20, 1 << 30
+"""A .tar.gz may grow to 20 times its size, or to 1 GiB; photographs hardly do, lists tenfold."""
+
+
 class StoredFile(NamedTuple):
     """A file as `size` bytes at `offset` of `path`."""
 
@@ -133,12 +137,15 @@ def _uncompress(path: Path, scratch: Path, on_progress: OnProgress) -> Path:
     tar = scratch / f"{path.name}-{status.st_size}-{status.st_mtime_ns}.tar"
     if tar.exists():
         return tar
+    most = max(RATIO * status.st_size, ROOM)
+    _check_growth(path, _declared_size(path), most)
     scratch.mkdir(parents=True, exist_ok=True)
     try:
         with whole_file(tar) as target, open(path, "rb") as packed, gzip.open(packed) as source:
             try:
                 while block := source.read(1 << 20):
                     target.write(block)
+                    _check_growth(path, source.tell(), most)
                     on_progress(f"uncompressing {path.name}", packed.tell(), status.st_size)
             except (EOFError, zlib.error, gzip.BadGzipFile) as error:
                 raise InputError(
@@ -150,3 +157,20 @@ def _uncompress(path: Path, scratch: Path, on_progress: OnProgress) -> Path:
             "once there is room"
         ) from error
     return tar
+
+
+def _declared_size(path: Path) -> int:
+    """The uncompressed size that a gzip file ends with, modulo 4 GiB; it may be wrong."""
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - 4, 0))
+        return int.from_bytes(file.read(4), "little")
+
+
+def _check_growth(path: Path, size: int, most: int) -> None:
+    """Raise InputError for an archive that grows beyond what one of images and lists does."""
+    if size > most:
+        raise InputError(
+            f"{path}: uncompresses to {size / 2**30:.1f} GiB or more, expected at most "
+            f"{most / 2**30:.1f} GiB; extract it yourself if it can be trusted, and give the "
+            f"folder {_COMPLETE}"
+        )

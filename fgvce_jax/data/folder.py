@@ -15,9 +15,10 @@ from pathlib import Path, PurePath
 import numpy as np
 from jaxtyping import Int
 
-from fgvce_jax.data.decode import decode
+from fgvce_jax.config import DataConfig
+from fgvce_jax.data.decode import read_image
 from fgvce_jax.data.example import Example
-from fgvce_jax.errors import InputError, UnreadableImage
+from fgvce_jax.errors import InputError
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -42,8 +43,13 @@ class Folder:
     keypoint_names: tuple[str, ...] = ()
     part_names: tuple[str, ...] = ()
 
-    def __init__(self, split: str, path: str | os.PathLike[str]):
-        self.path = Path(path)
+    def __init__(
+        self,
+        split: str,
+        path: str | os.PathLike[str],
+        max_pixels: int = DataConfig.max_pixels,
+    ):
+        self.path, self.max_pixels = Path(path), max_pixels
         if split not in SPLITS:
             raise InputError(
                 f"folder: unknown split {split!r}; expected one of {', '.join(SPLITS)}"
@@ -78,15 +84,12 @@ class Folder:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Example:
-        """Decoded now; `UnreadableImage` if the file is missing, damaged or below 2x2 pixels."""
+        """Decoded now; `UnreadableImage` if it is missing, damaged, too small or too large."""
         if not 0 <= index < len(self):
             raise IndexError(f"folder {self.path}: index {index} outside a split of {len(self)}")
         id = self.ids[index]
-        try:
-            encoded = (self.path / id).read_bytes()
-        except OSError as error:
-            raise UnreadableImage(id, f"cannot be read ({error.strerror})") from error
-        return Example(decode(encoded, id), int(self.labels[index]), id)
+        image = read_image(self.path / id, id, self.max_pixels)
+        return Example(image, int(self.labels[index]), id)
 
 
 def _images(folder: Path, prefix: str = "") -> list[str]:

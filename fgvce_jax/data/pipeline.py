@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from fgvce_jax.data.example import Dataset
+from fgvce_jax.data.decode import NO_MEMORY
+from fgvce_jax.data.example import Dataset, Example
 from fgvce_jax.errors import InputError, UnreadableImage
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ class Batch(NamedTuple):
     id: list[str]
     keypoints: Float[np.ndarray, "b P 3"] | None
 
+
+_LONG = 4
+"""Times `resize_to`: a longer side is cut before it is resized, which bounds the memory."""
 
 # --- one image ----------------------------------------------------------------------------------
 
@@ -70,9 +74,34 @@ def preprocess(
     """
     height, width = image.shape[:2]
     resized, (left, top) = _geometry(width, height, image_size, resize_to)
+    if resize_to is not None and max(resized) > _LONG * resize_to:
+        return _cut_and_resize(image, image_size, resized, (left, top))
     if resized != (width, height):
         image = np.asarray(Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR))
     return np.ascontiguousarray(image[top : top + image_size, left : left + image_size])
+
+
+def _cut_and_resize(
+    image: UInt8[np.ndarray, "H W 3"],
+    size: int,
+    resized: tuple[int, int],
+    corner: tuple[int, int],
+) -> UInt8[np.ndarray, "S S 3"]:
+    """The square at `corner` of the resized image, without resizing the rest of a long one.
+
+    Equal to resizing first up to rounding, a level of 255, as the window's corner is no whole
+    number of source pixels. For common shapes `preprocess` stays with torchvision's order.
+    """
+    full = image.shape[1::-1]  # width, height
+    scale = [before / after for before, after in zip(full, resized, strict=True)]
+    low = [at * ratio for at, ratio in zip(corner, scale, strict=True)]
+    high = [(at + size) * ratio for at, ratio in zip(corner, scale, strict=True)]
+    # The filter looks one output pixel further, and at least one source pixel.
+    first = [max(0, int(at - max(ratio, 1)) - 1) for at, ratio in zip(low, scale, strict=True)]
+    last = [int(at + max(ratio, 1)) + 2 for at, ratio in zip(high, scale, strict=True)]
+    part = Image.fromarray(image[first[1] : last[1], first[0] : last[0]])
+    box = (low[0] - first[0], low[1] - first[1], high[0] - first[0], high[1] - first[1])
+    return np.array(part.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def move_keypoints(
@@ -159,11 +188,16 @@ class _Load:
         _geometry(1, 1, self.image_size, self.resize_to)  # an error now, not in a thread
 
     def __call__(self, index: int | np.integer) -> _Item | UnreadableImage:
-        index, size = int(index), self.image_size
+        index = int(index)
         try:
-            example = self.dataset[index]
+            return self._show(self.dataset[index], index)
         except UnreadableImage as error:
             return error
+        except MemoryError:
+            return UnreadableImage(self.dataset.ids[index], NO_MEMORY)
+
+    def _show(self, example: Example, index: int) -> _Item:
+        size = self.image_size
         image, points = example.image, example.keypoints
         if self.crop_scale < 1:
             rng = np.random.default_rng([*self.seed, index])

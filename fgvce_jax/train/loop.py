@@ -195,7 +195,7 @@ def _check_finite(loss: Float[Array, ""], step: int, config: TrainConfig) -> Non
 
 def _open(config: DataConfig, split: str) -> Dataset:
     """A split of the dataset; in memory where its images are drawn and not read."""
-    dataset = open_dataset(config.name, split, config.path)
+    dataset = open_dataset(config.name, split, config.path, max_pixels=config.max_pixels)
     if not callable(getattr(dataset, "images", None)):
         return dataset
     with stage(f"drawing {split} images", len(dataset)) as advance:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from synthetic_cub import PARTS, colour, make_cub
 
+from fgvce_jax.data import archive
 from fgvce_jax.data.archive import open_files
 from fgvce_jax.data.cub import Cub, read_listing
 from fgvce_jax.data.pipeline import batches
@@ -379,6 +381,36 @@ def test_no_archive_at_all(tmp_path):
     (tmp_path / "page.tgz").write_bytes(gzip.compress(b"<html>not found</html>" * 100))
     with pytest.raises(InputError, match="expected a whole tar archive"):
         prepare("cub", tmp_path / "page.tgz", tmp_path / "out")
+
+
+def bomb(path, declared=None):
+    """A .tar.gz of 2 GiB of zeros in 2 MB, that declares its size or another one."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zeros = bytes(1 << 20)
+    content = b"".join([packer.compress(zeros) for _ in range(2048)]) + packer.flush()
+    size = 2 << 30 if declared is None else declared
+    path.write_bytes(content[:-4] + size.to_bytes(4, "little"))
+    return path
+
+
+def test_an_archive_that_declares_too_much_is_not_uncompressed(tmp_path, monkeypatch):
+    path = bomb(tmp_path / "bomb.tgz")
+    monkeypatch.setattr(gzip, "open", None)
+    with pytest.raises(InputError, match=r"bomb.tgz: uncompresses to 2.0 GiB .* at most 1.0 GiB"):
+        prepare("cub", path, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.tar"))
+
+
+def test_an_archive_that_grows_beyond_the_limit_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "ROOM", 64 << 20)
+    path = bomb(tmp_path / "bomb.tgz", declared=1000)
+    with pytest.raises(InputError, match=r"bomb.tgz: uncompresses to 0.1 GiB or more") as error:
+        prepare("cub", path, tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "out").rglob("*.tar*"))
+    (tmp_path / "two.tgz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(InputError, match=r"expected a whole \.tar\.gz archive"):
+        prepare("cub", tmp_path / "two.tgz", tmp_path / "out")
 
 
 def test_single_images_are_noted_and_left_out_of_batches(source, copy, tmp_path, capsys):

@@ -85,7 +85,7 @@ def run(tmp_path, monkeypatch):
         out.merge(("a", "b"), 1, {})
         out.finish()
     splits = {"test": QUERIES, "train": REFERENCES}
-    monkeypatch.setattr(run_inputs, "open_dataset", lambda name, split, path: splits[split])
+    monkeypatch.setattr(run_inputs, "open_dataset", lambda name, split, path, **_: splits[split])
     clf = Classifier(np.asarray, np.asarray, num_classes=2, image_size=SIZE)
     monkeypatch.setattr(module, "open_classifier", lambda config: clf)
     return tmp_path / "run"
@@ -135,7 +135,7 @@ def test_the_table_names_them(run):
 
 
 def test_a_dataset_without_keypoints(run, monkeypatch):
-    monkeypatch.setattr(run_inputs, "open_dataset", lambda *_: Images([], names=()))
+    monkeypatch.setattr(run_inputs, "open_dataset", lambda *_, **__: Images([], names=()))
     with pytest.raises(InputError, match="has no keypoints, expected one that has"):
         evaluate_run(run)
 

@@ -48,7 +48,7 @@ def compiled_once(tmp_path_factory):
 def splits(monkeypatch):
     """The planted train and test splits, in the place of a named dataset."""
     made = {"train": Planted(100, 0), "test": Planted(30, 1)}
-    monkeypatch.setattr(loop, "open_dataset", lambda name, split, path: made[split])
+    monkeypatch.setattr(loop, "open_dataset", lambda name, split, path, **_: made[split])
     return made
 
 
@@ -97,7 +97,7 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     made = {"train": Planted(100, 0), "test": Planted(30, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "open_dataset", lambda name, split, path: made[split])
+        patch.setattr(loop, "open_dataset", lambda name, split, path, **_: made[split])
         return train(CONFIG, out), out
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from fgvce_jax.data.archive import OnProgress, StoredFile
-from fgvce_jax.data.decode import decode
+from fgvce_jax.data.decode import check_bytes, decode
 from fgvce_jax.errors import UnreadableImage
 from fgvce_jax.files import fingerprint
 
@@ -90,8 +90,9 @@ def _size(image: ListedImage) -> tuple[int, int] | str:
     """Width and height as stored, or why the image cannot be read."""
     if image.file is None:
         return "listed but absent; expected an image file of that name"
-    encoded = image.file.read()
     try:
+        check_bytes(image.file.size, image.id)
+        encoded = image.file.read()
         decode(encoded, image.id)
     except UnreadableImage as error:
         return error.why

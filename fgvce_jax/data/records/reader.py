@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float
 from PIL import ExifTags, Image
 
+from fgvce_jax.config import DataConfig
 from fgvce_jax.data.decode import decode
 from fgvce_jax.data.example import Example
 from fgvce_jax.data.records.builder import PREPARE_AGAIN, RecordBuilder
@@ -30,6 +31,7 @@ class RecordDataset:
     Args:
         split: "train" or "test".
         path: The folder it was prepared in; by default TFDS's own.
+        max_pixels: Of an image; a larger one is not decoded.
 
     Raises:
         InputError: Nothing prepared there, an unknown split, or a file that is missing.
@@ -38,8 +40,13 @@ class RecordDataset:
     part_names: tuple[str, ...] = ()
     builder_cls: type[RecordBuilder]
 
-    def __init__(self, split: str, path: str | os.PathLike | None = None):
-        self.split, self.path = split, path
+    def __init__(
+        self,
+        split: str,
+        path: str | os.PathLike | None = None,
+        max_pixels: int = DataConfig.max_pixels,
+    ):
+        self.split, self.path, self.max_pixels = split, path, max_pixels
         builder: Any = self.builder_cls(data_dir=None if path is None else os.path.expanduser(path))
         if not builder.data_path.exists():
             raise InputError(
@@ -83,7 +90,7 @@ class RecordDataset:
         if id in self._unreadable:
             raise UnreadableImage(id, self._unreadable[id])
         record = self._record(index)
-        image = decode(record["image"], id)
+        image = decode(record["image"], id, self.max_pixels)
         if not self.keypoint_names:
             return Example(image, label, id)
         keypoints = record["keypoints"] + np.array([PIXEL_CENTRE, PIXEL_CENTRE, 0], np.float32)
@@ -110,7 +117,7 @@ class RecordDataset:
         return record
 
     def __reduce__(self):  # readers of open files do not travel to worker processes
-        return (type(self), (self.split, self.path))
+        return (type(self), (self.split, self.path, self.max_pixels))
 
 
 def _turn_upright(
