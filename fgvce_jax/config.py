@@ -9,7 +9,11 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from fgvce_jax.errors import InputError
 
-_MOST_PIXELS = 178_956_970  # twice PIL.Image.MAX_IMAGE_PIXELS
+_PILLOWS_MOST = 178_956_970  # pixels, twice PIL.Image.MAX_IMAGE_PIXELS
+MOST = 1_000_000  # of whatever nobody has as many of; beyond it a number is a slip
+_WIDEST = 1000  # cells, of a mask: its square stays a float32
+_HEAVIEST = 1_000_000  # a weight; float32 has room for its product with any log-probability
+LARGEST_SIDE = 8192  # pixels, of what a classifier takes
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,8 @@ class DataConfig:
     def __post_init__(self):
         at_least(self, 0, "num_workers")
         at_least(self, 1, "max_pixels")
-        if self.max_pixels > _MOST_PIXELS:
-            raise InputError(
-                f"max_pixels: expected at most {_MOST_PIXELS:,}, where Pillow stops, got "
-                f"{self.max_pixels:,}"
-            )
+        at_most(self, 1000, "num_workers")
+        at_most(self, _PILLOWS_MOST, "max_pixels")
         for name in ("path", "class_map"):
             _set(self, name, _absolute(getattr(self, name)))
 
@@ -81,6 +82,7 @@ class ModelConfig:
 
     def __post_init__(self):
         at_least(self, 1, "image_size", "resize_to")
+        at_most(self, LARGEST_SIDE, "image_size", "resize_to")
         if self.checkpoint and self.weights:
             raise InputError(
                 f"model: expected a checkpoint or weights, got both {self.checkpoint} and "
@@ -113,6 +115,7 @@ class BankConfig:
     def __post_init__(self):
         at_least(self, 1, "per_class", "top_m")
         at_least(self, 0, "sigma")
+        at_most(self, _WIDEST, "sigma")
         one_of(self, "reference")
 
 
@@ -150,6 +153,9 @@ class SearchConfig:
         for name in ("sigma", "lambda_sim", "lambda_cls"):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"{name}: expected a finite number, got {getattr(self, name)}")
+        at_least(self, -_HEAVIEST, "lambda_sim", "lambda_cls")
+        at_most(self, _HEAVIEST, "lambda_sim", "lambda_cls")
+        at_most(self, _WIDEST, "sigma")
         one_of(self, "evidence")
 
 
@@ -213,6 +219,7 @@ class ExplainConfig:
 
     def __post_init__(self):
         at_least(self, 1, "limit", "batch_size", "part_size")
+        at_most(self, MOST, "batch_size")
         if self.bank.sigma is None:
             _set(self, "bank", replace(self.bank, sigma=self.search.sigma))
         elif self.bank.sigma != self.search.sigma:
@@ -238,6 +245,14 @@ def at_least(config: Any, least: int, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise InputError(f"{name}: expected {least} or more, got {value}")
+
+
+def at_most(config: Any, most: float, *names: str) -> None:
+    """Raise InputError unless each of these fields is None, or `most` or less."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value <= most:
+            raise InputError(f"{name}: expected at most {most}, got {value}")
 
 
 def one_of(config: Any, *names: str) -> None:

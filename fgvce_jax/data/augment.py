@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from fgvce_jax.config import LARGEST_SIDE, at_most
 from fgvce_jax.errors import InputError
 
 
@@ -39,6 +40,7 @@ class AugmentConfig:
     def __post_init__(self):
         if self.crop_padding < 0:
             raise InputError(f"augment.crop_padding: expected 0 or more, got {self.crop_padding}")
+        at_most(self, LARGEST_SIDE, "crop_padding")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"augment.crop_scale: expected in (0, 1], got {self.crop_scale}")
         if not 0 <= self.colour_jitter < 1:

@@ -25,6 +25,7 @@ from fgvce_jax.models.vgg import VGGS
 
 NETWORKS = RESNETS | VGGS | EFFICIENTNETS | CONVNEXTS
 ARCHITECTURES = ("small_resnet", *NETWORKS)
+_MOST_STAGES, _WIDEST, _MOST_BLOCKS = 8, 65_536, 200
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,9 @@ class ModelSpec:
             hint = f" (did you mean {near[0]}?)" if near else ""
             known = ", ".join(ARCHITECTURES)
             raise InputError(f"arch {self.arch!r}: expected one of {known}{hint}")
+        _check_stages(self.widths, self.blocks)
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "blocks", tuple(self.blocks))
-        if len(self.widths) != len(self.blocks) or min((*self.widths, *self.blocks), default=0) < 1:
-            raise InputError(
-                f"widths {self.widths}, blocks {self.blocks}: expected as many, all at least 1"
-            )
         if self.stem_stride not in (1, 2, 4):
             raise InputError(f"stem_stride {self.stem_stride}: expected 1, 2 or 4")
         if self.head not in ("own", "calm"):
@@ -109,6 +107,22 @@ class ModelSpec:
         after = self.architecture.cuts[self.cut]
         last = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{after}.")][-1]
         return last + 1
+
+
+def _check_stages(widths: Any, blocks: Any) -> None:
+    """Raise InputError for stages that nobody builds: their number alone would take minutes."""
+    where = f"widths {widths!r}, blocks {blocks!r}"
+    for values in (widths, blocks):
+        whole = isinstance(values, list | tuple) and all(type(value) is int for value in values)
+        if not whole:
+            raise InputError(f"{where}: expected whole numbers, one a stage")
+    if len(widths) != len(blocks) or min((*widths, *blocks), default=0) < 1:
+        raise InputError(f"{where}: expected as many, all at least 1")
+    if len(widths) > _MOST_STAGES or max(widths) > _WIDEST or sum(blocks) > _MOST_BLOCKS:
+        raise InputError(
+            f"{where}: expected at most {_MOST_STAGES} stages, {_WIDEST} channels a stage and "
+            f"{_MOST_BLOCKS} blocks in all"
+        )
 
 
 def build(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fgvce_jax.config import DataConfig, ModelConfig, at_least, one_of
+from fgvce_jax.config import MOST, DataConfig, ModelConfig, at_least, at_most, one_of
 from fgvce_jax.data.augment import AugmentConfig
 from fgvce_jax.errors import InputError
 
@@ -52,6 +52,8 @@ class TrainConfig:
 
     def __post_init__(self):
         at_least(self, 0, "seed", "weight_decay")
+        at_most(self, MOST, "epochs", "batch_size", "learning_rate", "weight_decay")
+        at_most(self, 2**32 - 1, "seed")
         one_of(self, "head", "optimizer")
         for name in ("epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
