@@ -78,6 +78,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(*trees: Any) -> str:
     """16 hexadecimal digits that depend on every leaf of the pytrees, and on their order.
 

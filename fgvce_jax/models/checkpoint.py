@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,30 +19,16 @@ from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import writing
 from fgvce_jax.models.classifier import Backbone, Classifier
-from fgvce_jax.models.named import named, with_named
-from fgvce_jax.models.spec import (
-    ARCHITECTURES,
-    ModelSpec,
-    require_spec,
-    template,
+from fgvce_jax.models.description import (
+    DESCRIPTION,
+    check_channels,
+    check_weights,
+    checksums,
+    describe,
+    read_description,
 )
-
-FORMAT = 1
-DESCRIPTION = "classifier.json"
-
-
-def describe(clf: Classifier) -> dict[str, Any]:
-    """A checkpoint's description of its classifier, as JSON values."""
-    return {
-        "format": FORMAT,
-        "model": require_spec(clf).to_dict(),
-        "num_classes": clf.num_classes,
-        "class_names": list(clf.class_names),
-        "image_size": clf.image_size,
-        "resize_to": clf.resize_to,
-        "mean": np.asarray(clf.features.mean).tolist(),
-        "std": np.asarray(clf.features.std).tolist(),
-    }
+from fgvce_jax.models.named import named, with_named
+from fgvce_jax.models.spec import ARCHITECTURES, ModelSpec, template
 
 
 def _checkpointer() -> Any:
@@ -56,14 +41,6 @@ def _checkpointer() -> Any:
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
-
-
-def _checksums(folder: Path) -> dict[str, int]:
-    return {
-        path.relative_to(folder).as_posix(): zlib.crc32(path.read_bytes())
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != DESCRIPTION
-    }
 
 
 def save_classifier(clf: Classifier, folder: str | Path) -> None:
@@ -93,7 +70,7 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
             checkpointer.save(new, args=ocp.args.PyTreeSave(weights))
         for receipt in new.rglob("commit_success.txt"):  # they name the staging folder
             receipt.unlink()
-        description["files"] = _checksums(new)
+        description["files"] = checksums(new)
         (new / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
         if folder.exists():
             folder.rename(staging / "old")
@@ -114,20 +91,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The description and the weights of a checkpoint."""
     import orbax.checkpoint as ocp
 
-    if not _is_checkpoint(folder):
-        raise InputError(f"checkpoint {folder}: no {DESCRIPTION} in it")
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
-        written, files = description["format"], description.pop("files")
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {folder}: {DESCRIPTION} is damaged ({error})") from error
-    if written != FORMAT:
-        raise InputError(f"checkpoint {folder}: format {written}, expected {FORMAT}")
-    # Orbax reports a damaged file only as some array that cannot be read, and that at length.
-    present = _checksums(folder)
-    wrong = [name for name, checksum in files.items() if present.get(name) != checksum]
-    if wrong:
-        raise InputError(f"checkpoint {folder}: missing or damaged files: {', '.join(wrong)}")
+    description = read_description(folder)
     with _checkpointer() as checkpointer:
         return description, checkpointer.restore(folder.resolve(), args=ocp.args.PyTreeRestore())
 
@@ -141,15 +105,15 @@ def _load_folder(folder: Path, cut: str | None, image_size: int | None) -> Class
             description["num_classes"],
             description["image_size"] if image_size is None else image_size,
         )
+        clf = with_named(clf, weights)
+        check_weights(description, clf)
         return replace(
-            with_named(clf, weights),
+            clf,
             class_names=tuple(description["class_names"]),
             resize_to=description["resize_to"],
         )
     except InputError as error:
         raise InputError(f"checkpoint {folder}: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {folder}: {DESCRIPTION} is damaged ({error})") from error
 
 
 def load_classifier(
@@ -184,7 +148,9 @@ def load_classifier(
         InputError: An unknown architecture, no such folder or file, one that cannot be read,
             weights that do not fit, or a size, mean or std out of range.
     """
-    _check_normalisation(mean, std)
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            check_channels(name, values)
     if weights is not None:
         from fgvce_jax.models.convert import classifier_from_weights
 
@@ -218,13 +184,6 @@ def _check_resize(clf: Classifier) -> None:
         raise InputError(
             f"resize_to {clf.resize_to}: expected at least the image size, {clf.image_size}"
         )
-
-
-def _check_normalisation(mean: Any, std: Any) -> None:
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and (len(values) != 3 or (name == "std" and not min(values) > 0)):
-            above = " above 0" if name == "std" else ""
-            raise InputError(f"{name} {list(values)}: expected three numbers{above}")
 
 
 def open_classifier(config: ModelConfig) -> Classifier:

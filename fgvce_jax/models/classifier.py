@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fgvce_jax.checks import check_cells
+from fgvce_jax.config import MOST
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.pytree import fit_for_jit
 
@@ -116,6 +117,8 @@ class Classifier:
     spec: Any = field(default=None, metadata=_STATIC)
 
     def __post_init__(self):
+        if not 1 <= self.num_classes <= MOST:
+            raise InputError(f"num_classes {self.num_classes}: expected 1 to {MOST}")
         for name in ("features", "head"):
             function = getattr(self, name)
             if callable(function):

@@ -74,9 +74,20 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         with safe_open(path, framework="np") as file:
-            return {name: _float32(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            for name in names:
+                _check_format(path, name, file.get_slice(name).get_dtype())
+            return {name: _float32(file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise InputError(f"weights {path}: not a readable .safetensors file ({error})") from error
+
+
+def _check_format(path: Path, name: str, kind: str) -> None:
+    """Raise InputError for a tensor that NumPy has no dtype for, such as quantised ones."""
+    if kind not in ("F64", "F32", "F16", "BF16", "BOOL") and not re.fullmatch(r"[IU]\d+", kind):
+        raise InputError(
+            f"weights {path}: {name} is {kind}, expected F64, F32, F16, BF16 or whole numbers"
+        )
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

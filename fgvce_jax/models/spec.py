@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
+from fgvce_jax.config import LARGEST_SIDE
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead
 from fgvce_jax.models.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
@@ -171,8 +172,10 @@ def _initialise(
     activation: Callable[[Any], Any],
     key: Key[Array, ""],
 ) -> tuple[Backbone, Any]:
-    if image_size < 1:
-        raise InputError(f"image_size {image_size}: expected at least 1 pixel")
+    if not 1 <= image_size <= LARGEST_SIDE:
+        raise InputError(
+            f"image_size {image_size}: expected at least 1 pixel, at most {LARGEST_SIDE}"
+        )
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
     fast = jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")
     rngs = nnx.Rngs(params=fast)

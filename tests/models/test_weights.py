@@ -276,7 +276,7 @@ def test_a_damaged_checkpoint(clf, tmp_path, capfd):
     described = json.loads(description.read_text())
     for damage, message in (
         (json.dumps({**described, "num_classes": 6}), r"fc\.kernel \(6, 5\), expected \(6, 6\)"),
-        (json.dumps({**described, "format": 99}), "format 99, expected 1"),
+        (json.dumps({**described, "format": 99}), "format 99, expected 2"),
         (json.dumps({**described, "model": {"arch": "vit"}}), "arch 'vit'"),
         (json.dumps({**described, "model": None}), "damaged"),
         ("{", "damaged"),
