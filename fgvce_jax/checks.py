@@ -71,6 +71,12 @@ def check_class(index: ArrayLike, num_classes: int) -> None:
         raise InputError(f"class {index}: expected 0 to {num_classes - 1}")
 
 
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise InputError unless an option has one of its values."""
+    if value not in choices:
+        raise InputError(f"{name} {value!r}: expected {', '.join(choices[:-1])} or {choices[-1]}")
+
+
 def check_chunk(chunk: int) -> None:
     """Raise InputError unless `chunk` is 1 or more."""
     if chunk < 1:

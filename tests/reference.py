@@ -124,3 +124,14 @@ def candidate_bank(head, features, labels, classes, per_class, top_m, sigma):
                 entries.append((image, cell, cells.reshape(s.size, -1)[cell]))
         bank[c] = entries
     return bank
+
+
+def gradient(function, x, step=1e-5):
+    """Central differences of a scalar function, float64."""
+    out = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[index] += step
+        down[index] -= step
+        out[index] = (function(up) - function(down)) / (2 * step)
+    return out

@@ -147,7 +147,7 @@ def cve_semantic_edits(
         auxiliary_candidates: The same of each candidate; by default the candidates.
         weight: Lambda, of the semantic term: the log softmax of the cosines over the candidates.
         temperature: Of that softmax.
-        share: Of all pairs, how many may be exchanged: those most alike, in (0, 1].
+        share: Of all pairs, how many may be exchanged, rounded down: those most alike, in (0, 1].
         max_iterations, chunk: As in `cve_edits`.
 
     Raises:
@@ -161,8 +161,13 @@ def cve_semantic_edits(
     bonus = weight * jax.nn.log_softmax(alike / temperature, axis=-1, where=valid)
     order = jnp.argsort(-alike.reshape(-1), stable=True)  # ties to the lowest index
     rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.size)).reshape(alike.shape)
-    allowed = (rank < jnp.round(share * len(cells) * valid.sum())) & valid
+    allowed = (rank < jnp.asarray(kept_pairs(share, len(cells), len(valid)))[valid.sum()]) & valid
     return pair_edits(problem, allowed, jnp.where(valid, bonus, 0), max_iterations, chunk)
+
+
+def kept_pairs(share: float, num_cells: int, most: int) -> Int[np.ndarray, "counts"]:
+    """int(share * pairs) for 0, 1, ... `most` candidates, in double precision."""
+    return (share * (num_cells * np.arange(most + 1))).astype(np.int32)
 
 
 def auxiliary_bank(

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import gradient, problems, tiny
+from reference import gradient
+from tiny import problems, tiny
 
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.cams import gradcampp_weights

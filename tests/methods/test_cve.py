@@ -56,7 +56,7 @@ def semantic(cells, candidates, weight, temperature, share):
     bonus = np.array([np.log(reference.softmax(row / temperature)) for row in alike])
     order = np.argsort(-alike, axis=None, kind="stable")
     allowed = np.zeros(alike.size, bool)
-    allowed[order[: round(share * alike.size)]] = True
+    allowed[order[: int(share * alike.size)]] = True
     return allowed.reshape(alike.shape), weight * bonus
 
 
@@ -94,6 +94,15 @@ def test_cve_semantic_makes_the_edits_of_its_definition(kind, trials):
         terms = semantic(cells, candidates, 0.4, 0.1, 0.2)
         out = semantic_edits(head, cells, target, candidates, chunk=4)
         check(out, one_pair_at_a_time(PLAIN[kind](*arguments), cells, target, candidates, *terms))
+
+
+def test_the_kept_share_is_rounded_down_in_double_precision():
+    """int(0.29 * 100) is 28, and 0.2 of 144 pairs 28 as well, where the nearest are 29."""
+    kept = []
+    for cells, valid, share in ((10, 10, 0.29), (16, 9, 0.2), (16, 3, 0.5)):
+        kept.append(int(cve.kept_pairs(share, cells, 12)[valid]))
+        assert kept[-1] == int(cells * valid * share)
+    assert kept == [28, 28, 24]
 
 
 def test_other_auxiliary_features_decide_which_pairs_are_alike():

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import resnet, some_images
-from tiny import gradient, problems, tiny
+from reference import gradient
+from tiny import problems, tiny
 
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS

@@ -66,17 +66,6 @@ def problems(model, count=6, seed=1):
     return images, predicted.astype(np.int32), contrast.astype(np.int32)
 
 
-def gradient(function, x, step=1e-5):
-    """Central differences of a scalar function, float64."""
-    out = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
-        up[index] += step
-        down[index] -= step
-        out[index] = (function(up) - function(down)) / (2 * step)
-    return out
-
-
 def partition_weight(head, cells, c, sigma=0.8):
     s = np.maximum(reference.contributions(head, cells, c, sigma), 0)
     return s / s.max() if s.max() > 0 else s

@@ -119,20 +119,28 @@ def test_ce(case, sp_sigma):
     assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("reading", ["code", "paper"])
 @pytest.mark.parametrize("sp_sigma", [None, 0.8])
-def test_scout(case, sp_sigma):
-    def attribution(score):
+def test_scout(case, sp_sigma, reading):
+    def attribution(score, part=lambda slope: slope):
         cells, slope = case.gradients(exact(case.images), score)
-        return F.relu((cells * slope).sum(1))
+        return (cells * part(slope)).sum(1)
 
     for_p = attribution(lambda z: z.gather(1, index(case.predicted)))
     for_q = attribution(lambda z: z.gather(1, index(case.contrast)))
-    sure = attribution(lambda z: z.softmax(1).amax(1))
+    if reading == "code":
+        for_p, for_q = (torch.where(values < 0, 1e-7, values) for values in (for_p, for_q))
+        sure = attribution(lambda z: z.softmax(1).amax(1), F.relu)
+    else:
+        for_p, for_q = F.relu(for_p), F.relu(for_q)
+        sure = F.relu(attribution(lambda z: z.softmax(1).amax(1)))
     theirs = for_p * (for_q.amax((1, 2), keepdim=True) - for_q) * sure
     if sp_sigma:
         cells = case.cells(exact(case.images))
         theirs = theirs * case.partition_weight(cells, case.predicted)
-    ours = METHODS["scout"](case.clf, case.images, case.predicted, case.contrast, sp_sigma=sp_sigma)
+    ours = METHODS["scout"](
+        case.clf, case.images, case.predicted, case.contrast, reading=reading, sp_sigma=sp_sigma
+    )
     assert_close(ours, theirs)
 
 
@@ -242,7 +250,7 @@ def test_cve(case, semantic):
             alike = flat @ F.normalize(candidates, dim=1).T
             bonus = 0.4 * F.log_softmax(alike / 0.1, dim=1)
             best = torch.sort(alike.reshape(-1), descending=True, stable=True).indices
-            pairs = [pairs[k] for k in best[: round(0.2 * len(best))]]
+            pairs = [pairs[k] for k in best[: int(0.2 * len(best))]]
             pairs.sort()
         made = exhaustive(case, cells, int(contrast[b]), candidates, pairs, bonus)
         count = int(out.num_edits[b])
