@@ -1,5 +1,5 @@
 """Extremal perturbations: the mask of a given area through which the class is seen best (Fong et
-al., ICCV 2019), with the constants of the authors' code."""
+al., ICCV 2019), by default as the authors' code (TorchRay) has it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from fgvce_jax.blur import blurred
+from fgvce_jax.blur import blurred, filtered, gaussian_taps
+from fgvce_jax.checks import check_choice
+from fgvce_jax.errors import InputError
 from fgvce_jax.methods.scores import stream
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, mean_colour
 
 LEVELS = 8  # of the blur pyramid
 MAX_BLUR = 20.0  # pixels, standard deviation of its first level
@@ -35,10 +37,20 @@ class Kernel(NamedTuple):
         return math.ceil(self.sigma / self.step)
 
 
-def blur_pyramid(image: Float[Array, "H W 3"]) -> Float[Array, "L H W 3"]:
-    """The image blurred by Gaussians, from `MAX_BLUR` down to none; nothing beyond its border."""
-    sigmas = MAX_BLUR * (1 - jnp.arange(LEVELS - 1) / (LEVELS - 1))
-    return jnp.concatenate([jax.vmap(partial(blurred, image))(sigmas), image[None]])
+def blur_pyramid(
+    image: Float[Array, "H W 3"], beyond: Float[Array, "3"] | None = None
+) -> Float[Array, "L H W 3"]:
+    """The image blurred by Gaussians, from `MAX_BLUR` down to none.
+
+    `beyond` is the colour beyond its border, up to 4 standard deviations away; with None nothing
+    is there, and the weights inside the image sum to 1.
+    """
+    sigmas = [MAX_BLUR * (1 - level / (LEVELS - 1)) for level in range(LEVELS - 1)]
+    if beyond is None:
+        levels = [blurred(image, sigma) for sigma in sigmas]
+    else:
+        levels = [filtered(image, gaussian_taps(sigma), beyond) for sigma in sigmas]
+    return jnp.stack([*levels, image])
 
 
 def perturbed(pyramid: Float[Array, "L H W 3"], mask: Float[Array, "H W"]) -> Float[Array, "H W 3"]:
@@ -81,28 +93,37 @@ def inside(
     return mask[start : start + size[0], start : start + size[1]]
 
 
+class Search(NamedTuple):
+    """The options of `ep` that hold for every image of a batch."""
+
+    kernel: Kernel
+    area: float
+    iterations: int
+    reward: str
+    border: str
+
+
 def search_mask(
     clf: Classifier,
     start: Float[Array, "h w"],
-    kernel: Kernel,
-    area: float,
-    iterations: int,
+    options: Search,
     image: Float[Array, "H W 3"],
     class_index: Int[Array, ""],
 ) -> Float[Array, "H W"]:
     """The mask of one image, by gradient ascent on its parameters; see `ep`."""
-    size = (image.shape[0], image.shape[1])
-    pyramid = blur_pyramid(image)
+    kernel, size = options.kernel, (image.shape[0], image.shape[1])
+    pyramid = blur_pyramid(image, mean_colour(clf) if options.border == "mean" else None)
 
     def energy(parameters, area_weight, flip):
         whole = smooth_mask(parameters, kernel)
         seen = perturbed(pyramid, inside(whole, size, kernel))
         logits = clf(jnp.where(flip, seen[:, ::-1], seen)[None])[0]
-        others = jnp.where(jnp.arange(len(logits)) == class_index, -jnp.inf, logits)
+        reward = logits[class_index]
+        if options.reward == "contrastive":
+            reward -= jnp.where(jnp.arange(len(logits)) == class_index, -jnp.inf, logits).max()
         # A mask of this area has this share of ones, sorted.
-        wanted = jnp.arange(whole.size) >= int(whole.size * (1 - area))
-        off = jnp.mean((jnp.sort(whole.ravel()) - wanted) ** 2)
-        return logits[class_index] - others.max() - area_weight * off
+        wanted = jnp.arange(whole.size) >= int(whole.size * (1 - options.area))
+        return reward - area_weight * jnp.mean((jnp.sort(whole.ravel()) - wanted) ** 2)
 
     def ascend(t, state):
         parameters, velocity = state
@@ -112,11 +133,17 @@ def search_mask(
         return jnp.clip(parameters + LEARNING_RATE * velocity, 0, 1), velocity
 
     state = (start, jnp.zeros_like(start))
-    parameters, _ = jax.lax.fori_loop(0, iterations, ascend, state)
+    parameters, _ = jax.lax.fori_loop(0, options.iterations, ascend, state)
     return inside(smooth_mask(parameters, kernel), size, kernel)
 
 
-@partial(jax.jit, static_argnames=("area", "iterations", "step", "sigma", "chunk"))
+@partial(
+    jax.jit,
+    static_argnames=(
+        *("area", "iterations", "step", "sigma", "chunk"),
+        *("reward", "border", "after_last_step"),
+    ),
+)
 def ep(
     clf: Classifier,
     images: Float[Array, "B H W 3"],
@@ -128,12 +155,15 @@ def ep(
     step: int = 7,
     sigma: float = 21.0,
     chunk: int = 8,
+    reward: str = "simple",
+    border: str = "mean",
+    after_last_step: bool = False,
 ) -> Float[Array, "B H W"]:
     """The mask that keeps `area` of the image sharp and best preserves the class.
 
-    It maximises the class logit less the largest other one, of the image blurred outside the mask
-    (mirrored in every second iteration), less 300 * 1.0035^t times the mean squared difference of
-    the sorted mask from one of the wanted area.
+    It maximises a reward of the image blurred outside the mask (mirrored in every second
+    iteration), less 300 * 1.0035^t times the mean squared difference of the sorted mask from one
+    of the wanted area. The last three options are by default as in the authors' code.
 
     Args:
         start: The parameters to begin with, in [0, 1], h = ceil(H / step); ones by default.
@@ -142,11 +172,22 @@ def ep(
         step: Pixels between parameters.
         sigma: Reach of a parameter in pixels.
         chunk: Images whose masks are searched together.
+        reward: "simple", the class logit, or "contrastive", the class logit less the largest other.
+        border: What the blur meets beyond the image: the classifier's "mean" colour, the zeros of
+            a normalised image (black for features of the user's own), or "none", where the
+            weights inside the image sum to 1.
+        after_last_step: Return the mask that the last step leads to. The authors' code returns
+            the one before it, so that `iterations` - 1 steps are made.
 
     Raises:
-        InputError: A chunk below 1.
+        InputError: A chunk below 1, no iterations, or another reward or border.
     """
+    check_choice("reward", reward, ("simple", "contrastive"))
+    check_choice("border", border, ("mean", "none"))
+    if iterations < 1:
+        raise InputError(f"iterations {iterations}: expected 1 or more")
     if start is None:
         start = jnp.ones([-(-side // step) for side in images.shape[1:3]])
-    search = partial(search_mask, clf, start, Kernel(step, sigma), area, iterations)
-    return stream(search, chunk, images, classes)
+    steps = iterations if after_last_step else iterations - 1
+    options = Search(Kernel(step, sigma), area, steps, reward, border)
+    return stream(partial(search_mask, clf, start, options), chunk, images, classes)

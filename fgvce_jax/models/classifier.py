@@ -141,6 +141,14 @@ class Classifier:
         return replace(self, features=self.features.astype(dtype))
 
 
+def mean_colour(clf: Classifier) -> Float[Array, "3"]:
+    """The colour that the classifier's normalisation turns to 0, in [0, 1].
+
+    Black for features without a `mean` of their own, such as a user's functions.
+    """
+    return jnp.asarray(getattr(clf.features, "mean", jnp.zeros(3)), jnp.float32)
+
+
 @jax.jit
 def cells_of(clf: Classifier, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
     """The images' feature maps.

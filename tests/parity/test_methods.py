@@ -123,8 +123,12 @@ def test_masks_of_rise_are_upsampled_and_cropped(shift):
 # EP
 
 
-def transcribed_ep(network, image, c, start, area, iterations, step, sigma):
-    """Fong et al., 2019, for one image [3, H, W], mask by mask pixel."""
+def transcribed_ep(network, image, c, start, area, iterations, step, sigma, paper):
+    """Fong et al., 2019, for one image [3, H, W], mask by mask pixel.
+
+    As TorchRay has it, or (`paper`) with the contrastive reward, nothing beyond the image's border
+    and the mask after the last step.
+    """
     _, height, width = image.shape
     margin = int(np.ceil(sigma / step)) * step
     pixels = [torch.arange(-margin, (n - 1) * step + margin + 1) for n in start.shape]
@@ -158,6 +162,15 @@ def transcribed_ep(network, image, c, start, area, iterations, step, sigma):
         if blur == 0:
             levels.append(image)
             continue
+        if not paper:
+            far = int(np.ceil(4 * blur))
+            weight = torch.exp(-(torch.arange(-far, far + 1) ** 2) / (2 * blur**2))
+            weight = (weight / weight.sum()).expand(3, 1, 1, -1)
+            seen = ((image - network.mean) / network.std)[None]
+            seen = F.conv2d(seen, weight, padding=(0, far), groups=3)
+            seen = F.conv2d(seen, weight.mT, padding=(far, 0), groups=3)[0]
+            levels.append(seen * network.std + network.mean)
+            continue
         filters = []
         for size in (height, width):
             distance = torch.arange(size)[:, None] - torch.arange(size)
@@ -180,14 +193,16 @@ def transcribed_ep(network, image, c, start, area, iterations, step, sigma):
         low, high = levels.gather(0, index)[0], levels.gather(0, index + 1)[0]
         seen = (1 - part) * low + part * high
         logits = network((seen.flip(2) if t % 2 == 0 else seen)[None])[0]
-        reward = logits[c] - torch.cat([logits[:c], logits[c + 1 :]]).max()
+        reward = logits[c]
+        if paper:
+            reward = reward - torch.cat([logits[:c], logits[c + 1 :]]).max()
         off = ((whole.flatten().sort()[0] - reference) ** 2).mean()
         optimiser.zero_grad()
         (weight * off - reward).backward()
         optimiser.step()
         parameters.data.clamp_(0, 1)
         weight *= 1.0035
-    return crop(smooth(parameters.detach()))
+    return crop(smooth(parameters.detach()) if paper else whole.detach())
 
 
 @pytest.mark.parametrize(
@@ -195,7 +210,8 @@ def transcribed_ep(network, image, c, start, area, iterations, step, sigma):
     [{"area": 0.2, "iterations": 8, "step": 5, "sigma": 10}, {"iterations": 4}],
     ids=["small", "default"],
 )
-def test_ep(options):
+@pytest.mark.parametrize("paper", [False, True], ids=["code", "paper"])
+def test_ep(options, paper):
     clf = resnet()
     network = Network(clf)
     images, classes = some_images(count=2)
@@ -203,9 +219,11 @@ def test_ep(options):
     side = -(-32 // of_code["step"])
     start = np.random.default_rng(2).uniform(0.2, 0.9, (side, side)).astype(np.float32)
     theirs = [
-        transcribed_ep(network, image, c, start, **of_code)
+        transcribed_ep(network, image, c, start, **of_code, paper=paper)
         for image, c in zip(to_torch(images), classes, strict=True)
     ]
+    if paper:
+        options = options | {"reward": "contrastive", "border": "none", "after_last_step": True}
     ours = METHODS["ep"](clf, images, classes, start=jnp.asarray(start), **options)
     assert_close(ours, torch.stack(theirs))
 
