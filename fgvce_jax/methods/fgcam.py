@@ -140,7 +140,18 @@ def units_after(chain: Chain, stage: str | None) -> tuple[str, ...]:
     return chain.order[inside[-1] + 1 :]
 
 
-@partial(jax.jit, static_argnames=("stage", "base", "chunk"))
+def denoised(relevance: Float[Array, "n n C"]) -> Float[Array, "n n C"]:
+    """The relevance made of the first tenth of its singular components.
+
+    Each channel is a row over the cells, centred; the mean is not added again.
+    """
+    cells = relevance.reshape(-1, relevance.shape[-1])
+    kept = int(min(cells.shape) * 0.1)
+    left, values, right = jnp.linalg.svd(cells - cells.mean(0), full_matrices=False)
+    return ((left[:, :kept] * values[:kept]) @ right[:kept]).reshape(relevance.shape)
+
+
+@partial(jax.jit, static_argnames=("stage", "base", "chunk", "denoise"))
 def fgcam(
     clf: Classifier,
     images: Float[Array, "B H W 3"],
@@ -149,6 +160,7 @@ def fgcam(
     stage: str | None = None,
     base: str = "gradcam",
     chunk: int = 64,
+    denoise: bool = False,
 ) -> Float[Array, "B m m"]:
     """ReLU of the relevance summed over the channels of a layer finer than the cells.
 
@@ -158,9 +170,12 @@ def fgcam(
             ResNet, the second max-pool of a VGG.
         base: The map whose terms are carried back: gradcam, gradcampp, layercam or scorecam.
         chunk: Masked images in one forward pass (scorecam).
+        denoise: Keep only the largest singular components of the map's terms (the first tenth of
+            them) before they are carried back: the authors' "FG-CAM with denoising".
 
     Raises:
-        InputError: An unknown stage or base, or no ResNet or VGG of this package.
+        InputError: An unknown stage or base, too few cells or channels to denoise, or no ResNet
+            or VGG of this package.
     """
     features = clf.features
     if isinstance(features, Backbone):
@@ -177,6 +192,11 @@ def fgcam(
         relevance = weighted_cells(WEIGHTINGS[base], clf.head, cells, classes)
     else:
         raise InputError(f"base {base!r}: expected one of {', '.join([*WEIGHTINGS, 'scorecam'])}")
+    if denoise:
+        if (rank := min(cells.shape[1] * cells.shape[2], cells.shape[3])) < 10:
+            raise InputError(f"denoise: expected 10 or more cells and channels, got {rank}")
+        with jax.default_matmul_precision("highest"):
+            relevance = jax.vmap(denoised)(relevance)
     for name in reversed(after):
         relevance = back[name](relevance)
     return jax.nn.relu(relevance.sum(-1))

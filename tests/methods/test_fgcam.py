@@ -10,7 +10,7 @@ from tiny import problems, tiny
 
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS
-from fgvce_jax.methods.fgcam import input_rule, rules, shares, units_after
+from fgvce_jax.methods.fgcam import denoised, input_rule, rules, shares, units_after
 from fgvce_jax.models import ModelSpec
 from fgvce_jax.models.layers import conv
 
@@ -92,11 +92,42 @@ def test_at_the_last_layer_it_is_the_map_it_starts_from():
         np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_denoising_keeps_a_tenth_of_the_singular_components():
+    """That of the authors' code: centred channels, their mean not added again."""
+    terms = np.random.default_rng(0).normal(size=(6, 6, 24)).astype(np.float32)
+    matrix = np.float64(terms).reshape(36, 24).T  # a channel a row
+    matrix = matrix - matrix.mean(1, keepdims=True)
+    left, values, right = np.linalg.svd(matrix, full_matrices=True)
+    kept = int(len(values) * 0.1)
+    assert kept == 2
+    expected = left[:, :kept] @ np.diag(values[:kept]) @ right[:kept]
+    np.testing.assert_allclose(
+        denoised(jnp.asarray(terms)), expected.T.reshape(6, 6, 24), atol=1e-5
+    )
+
+
+def test_a_denoised_map_is_that_of_the_denoised_terms():
+    clf = resnet(ModelSpec(widths=(4, 16), blocks=(1, 1), stem_stride=2), size=16)
+    images, classes = some_images(size=16)
+    cells = np.asarray(clf.features(images))
+    for stage in ("layer2", "layer1"):
+        ours = METHODS["fgcam"](clf, images, classes, stage=stage, base="gradcam", denoise=True)
+        plain = METHODS["fgcam"](clf, images, classes, stage=stage, base="gradcam")
+        assert np.abs(np.asarray(ours) - plain).max() > 0.01 * np.abs(plain).max()
+        if stage == "layer2":  # GradCAM's weights of a pooled-linear head are its kernel's
+            weights = np.asarray(clf.head.kernel)[:, classes].T / cells.shape[1] ** 2
+            terms = jax.vmap(denoised)(cells * weights[:, None, None])
+            expected = np.maximum(np.asarray(terms).sum(-1), 0)
+            np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6)
+
+
 def test_what_it_cannot_do():
     clf = resnet(ModelSpec(widths=(4, 6), blocks=(1, 1), stem_stride=2), size=16)
     images, classes = some_images(size=16)
     with pytest.raises(fg.InputError, match="base 'ig': expected one of gradcam"):
         METHODS["fgcam"](clf, images, classes, base="ig")
+    with pytest.raises(fg.InputError, match="denoise: expected 10 or more cells"):
+        METHODS["fgcam"](clf, images, classes, denoise=True)
     model = tiny()
     images, classes, _ = problems(model)
     with pytest.raises(fg.InputError, match="layers of a ResNet or VGG"):
