@@ -2,7 +2,8 @@
 Feature Attribution", ICCV 2021).
 
 The cell z that decides is a latent variable: p(y, z | x) = p(y | x, z) p(z | x). Both losses map
-(head, cells, labels) to (loss, logits).
+(head, cells, labels) to (loss, logits). As in the authors' code, no gradient flows by default
+through the sum that the attention is divided by; the paper does not mention it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-LEAST_ATTENTION = 1e-6
-"""Added to every cell's attention: where no cell has any, all have the same."""
+EPSILON = 1e-8
+"""Added, before the logarithm, to each p(z | x) below it."""
 
 
 @jax.tree_util.register_dataclass
@@ -53,41 +54,75 @@ class CalmHead:
             attention_bias=jnp.ones(1),
         )
 
-    def joint(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch n n K"]:
-        """log p(y, z | x)."""
+    def of_cell(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch n n K"]:
+        """log p(y | x, z)."""
+        return jax.nn.log_softmax(cells @ self.kernel + self.bias)
+
+    def attention(
+        self, cells: Float[Array, "*batch n n C"], detached: bool = False
+    ) -> Float[Array, "*batch n n 1"]:
+        """p(z | x); the same in every cell where no cell has any attention.
+
+        `detached` is for training: no gradient flows through the sum over the cells.
+        """
         attention = jax.nn.relu(cells @ self.attention_kernel + self.attention_bias)
-        attention = attention + LEAST_ATTENTION
-        log_attention = jnp.log(attention / attention.sum((-3, -2), keepdims=True))
-        return jax.nn.log_softmax(cells @ self.kernel + self.bias) + log_attention
+        total = attention.sum((-3, -2), keepdims=True)
+        if detached:
+            total = jax.lax.stop_gradient(total)
+        even = 1 / (cells.shape[-3] * cells.shape[-2])
+        return jnp.where(total > 0, attention / jnp.where(total > 0, total, 1), even)
+
+    def joint(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch n n K"]:
+        """p(y, z | x)."""
+        return jnp.exp(self.of_cell(cells)) * self.attention(cells)
+
+    def likelihood(
+        self, cells: Float[Array, "*batch n n C"], detached: bool = False
+    ) -> Float[Array, "*batch K"]:
+        """log p(y | x); `detached` as in `attention`."""
+        weights = jnp.broadcast_to(self.attention(cells, detached), (*cells.shape[:-1], 1))
+        return jax.nn.logsumexp(self.of_cell(cells), axis=(-3, -2), b=weights)
 
     def __call__(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch K"]:
         """log p(y | x)."""
-        return jax.nn.logsumexp(self.joint(cells), axis=(-3, -2))
+        return self.likelihood(cells)
 
 
-def of_class(joint: Float[Array, "B n n K"], classes: Int[Array, "B"]) -> Float[Array, "B n n"]:
-    """log p(y = c, z | x) of each image's class c."""
-    return jnp.take_along_axis(joint, classes[:, None, None, None], axis=-1)[..., 0]
+def of_class(values: Float[Array, "B n n K"], classes: Int[Array, "B"]) -> Float[Array, "B n n"]:
+    """The values of each image's class."""
+    return jnp.take_along_axis(values, classes[:, None, None, None], axis=-1)[..., 0]
 
 
 def marginal_likelihood(
-    head: CalmHead, cells: Float[Array, "B n n C"], labels: Int[Array, "B"]
+    head: CalmHead,
+    cells: Float[Array, "B n n C"],
+    labels: Int[Array, "B"],
+    *,
+    detached: bool = True,
 ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
-    """CALM-ML: mean of -log sum_z p(y, z | x); and the logits."""
-    joint = head.joint(cells)
-    of_label = of_class(joint, labels).reshape(len(labels), -1)
-    return -jax.nn.logsumexp(of_label, axis=-1).mean(), jax.nn.logsumexp(joint, axis=(1, 2))
+    """CALM-ML: mean of -log sum_z p(y, z | x); and the logits.
+
+    `detached`: no gradient flows through the sum that the attention is divided by.
+    """
+    logits = head.likelihood(cells, detached)
+    return -jnp.take_along_axis(logits, labels[:, None], axis=-1).mean(), logits
 
 
 def expectation_maximisation(
-    head: CalmHead, cells: Float[Array, "B n n C"], labels: Int[Array, "B"]
+    head: CalmHead,
+    cells: Float[Array, "B n n C"],
+    labels: Int[Array, "B"],
+    *,
+    detached: bool = True,
 ) -> tuple[Float[Array, ""], Float[Array, "B K"]]:
     """CALM-EM: mean of -sum_z q(z) log p(y, z | x), q the posterior p(z | x, y); and the logits.
 
     q is held fixed, so the gradient is that of `marginal_likelihood` at the same weights; the
-    value bounds that one from above.
+    value bounds that one from above. `detached` as there.
     """
-    joint = head.joint(cells)
-    of_label = of_class(joint, labels).reshape(len(labels), -1)
-    posterior = jax.lax.stop_gradient(jax.nn.softmax(of_label, axis=-1))
-    return -(posterior * of_label).sum(-1).mean(), jax.nn.logsumexp(joint, axis=(1, 2))
+    attention = head.attention(cells, detached)
+    safe = jnp.where(attention < EPSILON, attention + EPSILON, attention)
+    log_joint = of_class(head.of_cell(cells) + jnp.log(safe), labels)
+    joint = of_class(head.joint(cells), labels)
+    posterior = jax.lax.stop_gradient(joint / (joint.sum((1, 2), keepdims=True) + 1e-10))
+    return -(posterior * log_joint).sum((1, 2)).mean(), head(cells)

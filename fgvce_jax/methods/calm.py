@@ -8,7 +8,6 @@ with CALM's head (`fgvce_jax.heads.calm`), in which the cell z that decides is a
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.errors import InputError
@@ -35,5 +34,4 @@ def calm(
             "train one with `fgvce train --head calm_em` (or calm_ml)"
         )
     with jax.default_matmul_precision("highest"):
-        joint = head.joint(clf.features(images))
-    return jnp.exp(of_class(joint, classes))
+        return of_class(head.joint(clf.features(images)), classes)

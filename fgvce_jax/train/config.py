@@ -22,6 +22,8 @@ class TrainConfig:
         head: "own" trains the architecture's head by cross-entropy; "calm_em" and "calm_ml" put
             CALM's head in its place and train it by expectation-maximisation or by marginal
             likelihood, so that the method `calm` can be used.
+        calm_detached: With CALM's head, let no gradient flow through the sum that its attention is
+            divided by, as in the authors' code.
         augment: How training images are varied.
         epochs: Passes over the train split.
         batch_size: Images in one step.
@@ -39,6 +41,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     head: Literal["own", "calm_em", "calm_ml"] = "own"
+    calm_detached: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     epochs: int = 10
     batch_size: int = 64

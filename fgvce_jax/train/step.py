@@ -66,8 +66,8 @@ def loss_of(config: TrainConfig) -> Loss:
     """The loss that trains the config's head."""
     of_head = {
         "own": partial(cross_entropy, label_smoothing=config.label_smoothing),
-        "calm_em": expectation_maximisation,
-        "calm_ml": marginal_likelihood,
+        "calm_em": partial(expectation_maximisation, detached=config.calm_detached),
+        "calm_ml": partial(marginal_likelihood, detached=config.calm_detached),
     }
     return through_backbone(of_head[config.head])
 
