@@ -18,7 +18,13 @@ from jaxtyping import Float
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import move_keypoints
 from fgvce_jax.errors import InputError, UnreadableImage
-from fgvce_jax.metrics import Extent, extent, keypoint_agreement, summarise_agreement
+from fgvce_jax.metrics import (
+    Extent,
+    extent,
+    keypoint_agreement,
+    merged_sides,
+    summarise_agreement,
+)
 from fgvce_jax.models import open_classifier
 from fgvce_jax.progress import stage
 from fgvce_jax.results import read_run
@@ -28,8 +34,13 @@ MAPS = {"invariant": "contributions_before", "dominant": "contributions_after"}
 """Each map and the contributions of the class that it explains."""
 
 
-def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
+def evaluate_run(run_folder: str | Path, *, merge_sides: bool = True) -> dict[str, Any]:
     """Measure a finished run.
+
+    Args:
+        run_folder: Of the run.
+        merge_sides: In Same-KP, take the left and the right one of a pair as the same part, as
+            published figures do.
 
     Returns:
         JSON of `explanations`, how many had references to take edits from; `not_annotated`, how
@@ -38,7 +49,7 @@ def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
         `keypoints` and `contribution` of `metrics.extent` over the `counted` samples, those with a
         keypoint in the map's region (None where there are none), and how many are
         `without_keypoint`; and `edits`, the `id` of the image, the `step` from 1, `near_kp` and
-        `same_kp` of every edit.
+        `same_kp` of every edit. `parts` is how many parts Same-KP tells apart.
 
     Raises:
         InputError: No finished run, a dataset without keypoints, or data that are gone.
@@ -63,10 +74,14 @@ def evaluate_run(run_folder: str | Path) -> dict[str, Any]:
     shown = list(compress(rows, annotated))
 
     n = results.maps["invariant"].shape[-1]
-    near, same, edits = _agreement(shown, of_image, of_reference, n, clf.image_size)
+    names = dataset.keypoint_names
+    parts = merged_sides(names) if merge_sides else tuple(range(len(names)))
+    agreement = partial(keypoint_agreement, n=n, image_size=clf.image_size, parts=parts)
+    near, same, edits = _agreement(shown, of_image, of_reference, jax.jit(agreement))
     left_out = sum(len(row["edits"]) for row in rows) - len(edits)
     out: dict[str, Any] = {
         "explanations": len(rows),
+        "parts": len(set(parts)),
         "not_annotated": {"images": len(rows) - len(shown), "edits": left_out},
     }
     if not shown:
@@ -84,14 +99,12 @@ def _agreement(
     rows: Sequence[dict[str, Any]],
     of_image: Mapping[int, Float[np.ndarray, "P 3"]],
     of_reference: Mapping[int, Float[np.ndarray, "P 3"]],
-    n: int,
-    image_size: int,
+    agreement: Callable[..., Any],
 ) -> tuple[Float[np.ndarray, "M T"], Float[np.ndarray, "M T"], list[dict[str, Any]]]:
     """Near-KP and Same-KP of every edit of M explanations, NaN where unused; and as a list."""
     steps = max([1, *(len(row["edits"]) for row in rows)])
     near, same = np.full((2, len(rows), steps), np.nan, np.float32)
     edits = []
-    agreement = jax.jit(partial(keypoint_agreement, n=n, image_size=image_size))
     for i, row in enumerate(rows):
         query = of_image[row["index"]]
         old, new = np.full((2, steps), -1)

@@ -18,7 +18,12 @@ from study import Study, script
 from fgvce_jax.data.birds import CLASS_NAMES, PART_NAMES, differing_parts
 from fgvce_jax.data.pipeline import move_keypoints, preprocess
 from fgvce_jax.errors import InputError
-from fgvce_jax.metrics import keypoint_agreement, localisation, summarise_agreement
+from fgvce_jax.metrics import (
+    keypoint_agreement,
+    localisation,
+    merged_sides,
+    summarise_agreement,
+)
 
 DEFAULT = [name for name in ROWS if not name.endswith("_sp") or "fgvce" in name]
 DEFAULT.sort(key=lambda name: ROWS[name].explains)
@@ -78,7 +83,9 @@ def agree(study: Study, name: str) -> dict[str, Any]:
         example = study.inputs.references[int(i)]
         moved = move_keypoints(example.keypoints, *example.image.shape[:2], *study.view)
         points[used & (images == i)] = moved
-    agreement = jax.jit(jax.vmap(partial(keypoint_agreement, n=study.n, image_size=study.size[0])))
+    view = {"n": study.n, "image_size": study.size[0]}
+    parts = merged_sides(study.inputs.references.keypoint_names)
+    agreement = jax.jit(jax.vmap(partial(keypoint_agreement, **view, parts=parts)))
     near_same = jax.device_get(agreement(keypoints, points, found.edit_cell, cells))
     edits, flipped = found.num_edits.tolist(), found.flipped.tolist()
     return summarise_agreement(*near_same) | {"edits": edits, "flipped": flipped}

@@ -98,17 +98,18 @@ def _call(
     )
 
 
-def _evaluate(run: str, json: str | None = None) -> str:
+def _evaluate(run: str, json: str | None = None, merge_sides: bool = True) -> str:
     """Measure a run.
 
     Args:
         run: The run's folder.
         json: Write the figures to this file as well.
+        merge_sides: In Same-KP, a left and a right eye (leg, wing, ...) are the same part.
     """
     from fgvce_jax.evaluate import evaluate_run, evaluation_table
     from fgvce_jax.files import write_json
 
-    figures = evaluate_run(run)
+    figures = evaluate_run(run, merge_sides=merge_sides)
     if json is not None:
         write_json(Path(json), figures)
     return evaluation_table(figures)

@@ -10,7 +10,7 @@ from fgvce_jax.metrics.edits_in_part import edits_in_part
 from fgvce_jax.metrics.extent import Extent, extent
 from fgvce_jax.metrics.faithfulness import Curves, faithfulness, score
 from fgvce_jax.metrics.importance import logit_drops, part_sums, single_deletion
-from fgvce_jax.metrics.keypoints import keypoint_agreement, summarise_agreement
+from fgvce_jax.metrics.keypoints import keypoint_agreement, merged_sides, summarise_agreement
 from fgvce_jax.metrics.localisation import Localisation, localisation
 from fgvce_jax.metrics.maps import at_cells, at_pixels, unit
 from fgvce_jax.metrics.precision import average_precision, edit_order
@@ -33,6 +33,7 @@ __all__ = [
     "keypoint_agreement",
     "localisation",
     "logit_drops",
+    "merged_sides",
     "part_sums",
     "score",
     "single_deletion",

@@ -1,15 +1,28 @@
 """Near-KP and Same-KP: do the exchanged cells show parts of the object, and the same part?
 
 From "Making Heads or Tails: Towards Semantically Consistent Visual Counterfactuals" (Vandenhende et
-al., ECCV 2022). Any method that makes edits can be measured.
+al., ECCV 2022), whose published figures take the left and the right one of a pair as the same part.
+Any method that makes edits can be measured.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+
+def merged_sides(names: Sequence[str]) -> tuple[int, ...]:
+    """The part that each keypoint is of, numbered from 0, where "left eye" and "right eye" are one.
+
+    The 15 keypoints of CUB make 12 parts.
+    """
+    parts = [re.sub(r"^(left|right)[ _]", "", name) for name in names]
+    return tuple(list(dict.fromkeys(parts)).index(part) for part in parts)
 
 
 def parts_in_cell(
@@ -28,6 +41,7 @@ def keypoint_agreement(
     candidate_cell: Int[Array | np.ndarray, "T"],
     n: int,
     image_size: int,
+    parts: Sequence[int] | None = None,
 ) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
     """(Near-KP, Same-KP) of every edit of one image; NaN where `edit_cell` is -1.
 
@@ -41,13 +55,17 @@ def keypoint_agreement(
         candidate_cell: The cells they were replaced by, in their own images.
         n: Cells per side.
         image_size: Side of the images in pixels.
+        parts: The part that each of the P keypoints is of, from `merged_sides`; by default each is
+            a part of its own.
     """
+    part_of = np.arange(len(query)) if parts is None else np.asarray(parts)
+    alike = part_of[:, None] == part_of
 
     def one(candidate, old, new):
         here = parts_in_cell(query, old, n, image_size)
         there = parts_in_cell(candidate, new, n, image_size)
         near = (here.any() + there.any().astype(jnp.float32)) / 2
-        same = (here & there).any().astype(jnp.float32)
+        same = (here[:, None] & there & alike).any().astype(jnp.float32)
         return jnp.where(old < 0, jnp.nan, jnp.stack([near, same]))
 
     return tuple(jax.vmap(one)(candidates, edit_cell, candidate_cell).T)

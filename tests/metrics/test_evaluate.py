@@ -95,6 +95,7 @@ def test_measures_by_hand(run):
     found = evaluate_run(run)
     assert json.loads(json.dumps(found)) == found
     assert found["explanations"] == 3
+    assert found["parts"] == 2
     assert found["not_annotated"] == {"images": 1, "edits": 2}
     each = [(edit["id"], edit["step"], edit["near_kp"], edit["same_kp"]) for edit in found["edits"]]
     assert each == [
@@ -122,6 +123,17 @@ def test_measures_by_hand(run):
     assert invariant["contribution"] == pytest.approx(0.25)
     assert found["dominant"]["counted"] == 0
     assert found["dominant"]["pixels"] is None
+
+
+def test_sides_are_merged_unless_asked(run, monkeypatch):
+    """With an eye left and right, one for the other is the same part."""
+    for images in (QUERIES, REFERENCES):
+        monkeypatch.setattr(images, "keypoint_names", ("left eye", "right eye"))
+    merged, apart = evaluate_run(run), evaluate_run(run, merge_sides=False)
+    assert (merged["parts"], apart["parts"]) == (1, 2)
+    assert [edit["same_kp"] for edit in merged["edits"]] == [1.0, 1.0, 0.0, 1.0]
+    assert [edit["same_kp"] for edit in apart["edits"]] == [0.0, 1.0, 0.0, 1.0]
+    assert [edit["near_kp"] for edit in merged["edits"]] == [1.0, 1.0, 0.0, 1.0]
 
 
 def test_the_table_names_them(run):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fgvce_jax.metrics import keypoint_agreement, summarise_agreement
+from fgvce_jax.metrics import keypoint_agreement, merged_sides, summarise_agreement
 from fgvce_jax.metrics.keypoints import parts_in_cell
 
 N, SIZE = 4, 40  # cells of 10 x 10 pixels
@@ -35,6 +35,48 @@ def test_agreement_by_hand():
     ours = keypoint_agreement(query, candidates, old, new, N, SIZE)
     np.testing.assert_array_equal(ours[0], near)
     np.testing.assert_array_equal(ours[1], same)
+
+
+CUB = (
+    *("back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing"),
+    *("nape", "right eye", "right leg", "right wing", "tail", "throat"),
+)
+
+
+def test_cub_has_twelve_parts_once_its_sides_are_merged():
+    parts = merged_sides(CUB)
+    assert len(set(parts)) == 12
+    assert parts == (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 6, 7, 8, 10, 11)
+
+
+def test_the_other_side_is_the_same_part_where_sides_are_merged():
+    """As the authors' code has it: maps of parts over cells, left and right in one map."""
+    rng = np.random.default_rng(0)
+    parts = merged_sides(CUB)
+    edits = 40
+    query, *candidates = (
+        np.float32([centre(*rng.integers(0, N, 2), rng.integers(0, 2)) for _ in CUB])
+        for _ in range(1 + edits)
+    )
+    old, new = rng.integers(0, N * N, (2, edits))
+    merged = keypoint_agreement(query, np.stack(candidates), old, new, N, SIZE, parts)
+    apart = keypoint_agreement(query, np.stack(candidates), old, new, N, SIZE)
+
+    def maps(points):
+        held = np.zeros((12, N * N), bool)
+        for part, (x, y, visible) in zip(parts, points, strict=True):
+            held[part, int(y // 10) * N + int(x // 10)] |= visible > 0
+        return held
+
+    mine = maps(query)
+    for t, points in enumerate(candidates):
+        theirs = maps(points)
+        same = (mine[:, old[t]] & theirs[:, new[t]]).any()
+        near = (int(mine[:, old[t]].any()) + int(theirs[:, new[t]].any())) / 2
+        assert merged[0][t] == near
+        assert merged[1][t] == same
+    assert merged[1].sum() > apart[1].sum() > 0
+    np.testing.assert_array_equal(merged[0], apart[0])
 
 
 def test_means_over_first_and_all_edits():
