@@ -56,7 +56,8 @@ def test_what_a_method_needs_is_named(name, case):
 
 def test_an_unknown_option_is_answered_with_the_known_ones(case):
     model, images, predicted, contrast, *_ = case
-    with pytest.raises(fg.InputError, match=r"^scout: unknown option 'sp'; expected reading, sp_sigma$"):
+    message = r"^scout: unknown option 'sp'; expected reading, sp_sigma$"
+    with pytest.raises(fg.InputError, match=message):
         METHODS["scout"](model.clf, images[:2], predicted[:2], contrast[:2], sp=0.8)
 
 
