@@ -23,8 +23,8 @@ from fgvce_jax.checks import (
 )
 from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import SearchHead, searchable
-from fgvce_jax.models.classifier import Classifier, cells_of
+from fgvce_jax.heads import Head, searchable
+from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 
 Loader = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Any]]]
@@ -37,7 +37,8 @@ class Candidates(NamedTuple):
 
     Attributes:
         cells: float32 [G, N, C].
-        norms: Their Euclidean lengths, float32 [G, N].
+        norms: The lengths of the vectors by which they are compared (`Head.compared`), float32
+            [G, N].
         prepared: The head's part of the work on them, done in advance; leading axes [G, N], or
             None.
         valid: Which places hold a candidate, bool [G, N].
@@ -136,7 +137,7 @@ class Bank:
             )
 
 
-def check_candidates(candidates: Candidates, head: SearchHead, channels: int) -> None:
+def check_candidates(candidates: Candidates, head: Head, channels: int) -> None:
     """Raise InputError unless the candidates have as many channels and were prepared for `head`."""
     if candidates.cells.shape[-1] != channels:
         raise InputError(
@@ -150,24 +151,26 @@ def check_candidates(candidates: Candidates, head: SearchHead, channels: int) ->
 
 @partial(jax.jit, static_argnames="config")
 def best_cells(
-    head: SearchHead,
-    cells: Float[Array, "B n n C"],
+    head: Head,
+    feature_map: FeatureMap,
     labels: Int[ArrayLike, "B"],
     config: BankConfig,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B m"], Float[Array, "B m C"]]:
     """Each image's logits; the indices of the m cells that are best for its label; those cells."""
-    n = cells.shape[1]
+    n = feature_map.cells.shape[1]
     assert config.sigma is not None  # settled by `build_bank`
     kernels = gaussian_kernels(n, config.sigma)
 
-    def one(cells, label):
-        rows = head.rows(cells)
-        scores = row_contributions(head, rows, label, kernels)
+    def one(of_image, label):
+        cells, context = of_image
+        bound = head.bind(context, cells)
+        rows = bound.rows(cells)
+        scores = row_contributions(bound, rows, label, kernels)
         _, index = jax.lax.top_k(scores, config.top_m or n * n)
-        return head.logits(rows), index, cells.reshape(n * n, -1)[index]
+        return bound.logits(rows), index, cells.reshape(n * n, -1)[index]
 
     with jax.default_matmul_precision("highest"):
-        return jax.vmap(one)(cells, labels)
+        return jax.vmap(one)(feature_map, labels)
 
 
 def build_bank(
@@ -227,7 +230,7 @@ def build_bank(
 
 def _references(
     clf: Classifier,
-    head: SearchHead,
+    head: Head,
     images: np.ndarray,
     labels: Int[np.ndarray, "b"],
     indices: Int[np.ndarray, "b"],
@@ -236,11 +239,12 @@ def _references(
 ) -> list[tuple[int, _Reference]]:
     """The (class, reference) of every image of a batch that is classified correctly."""
     check_images(images, clf.image_size)
-    cells = cells_of(clf, pad_batch(images, batch_size))
-    if config.top_m is not None and config.top_m > cells.shape[1] ** 2:
-        raise InputError(f"top_m {config.top_m}: expected 1 to {cells.shape[1] ** 2} cells")
+    feature_map = feature_map_of(clf, pad_batch(images, batch_size))
+    num_cells = feature_map.cells.shape[1] ** 2
+    if config.top_m is not None and config.top_m > num_cells:
+        raise InputError(f"top_m {config.top_m}: expected 1 to {num_cells} cells")
     logits, cell, best = jax.device_get(
-        best_cells(head, cells, pad_batch(labels, batch_size), config)
+        best_cells(head, feature_map, pad_batch(labels, batch_size), config)
     )
     logits = logits[: len(labels)]
     check_logits("reference image", indices, logits)
@@ -279,7 +283,7 @@ def pad_batch(array: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def _assemble(
-    head: SearchHead, found: dict[int, list[_Reference]], num_classes: int, config: BankConfig
+    head: Head, found: dict[int, list[_Reference]], num_classes: int, config: BankConfig
 ) -> Bank:
     """The bank of the references found; its size follows them, not what was asked for."""
     found = {k: references for k, references in found.items() if references}
@@ -304,10 +308,11 @@ def _assemble(
             image[g, places] = reference.image
     counts = np.zeros(num_classes, np.int32)
     counts[list(found)] = [len(references) for references in found.values()]
+    norms, prepared = jax.device_get(_prepare(head, cells))
     return Bank(
         cells=cells,
-        norms=np.linalg.norm(cells, axis=-1),
-        prepared=jax.device_get(_prepare(head, cells)),
+        norms=norms,
+        prepared=prepared,
         valid=image >= 0,
         group=group,
         image=image,
@@ -318,6 +323,7 @@ def _assemble(
 
 
 @jax.jit
-def _prepare(head: SearchHead, cells: Float[Array, "G N C"]) -> Any:
+def _prepare(head: Head, cells: Float[Array, "G N C"]) -> tuple[Float[Array, "G N"], Any]:
+    """The candidates' norms, and the head's part of the work on them."""
     with jax.default_matmul_precision("highest"):
-        return head.prepare(cells)
+        return jnp.linalg.norm(head.compared(cells), axis=-1), head.prepare(cells)

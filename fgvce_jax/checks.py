@@ -83,13 +83,13 @@ def check_chunk(chunk: int) -> None:
         raise InputError(f"chunk {chunk}: expected 1 or more")
 
 
-def check_cells(head: Callable[[Any], Any], cells: Any) -> int:
+def check_cells(head: Callable[..., Any], cells: Any, context: Any = None) -> int:
     """The number of classes K; InputError unless `cells` are [n, n, C] and logits [K] follow."""
     shape = list(cells.shape)
     if len(shape) != 3 or shape[0] != shape[1]:
         raise InputError(f"cells: expected [n, n, C], got {shape}")
     try:
-        logits = jax.eval_shape(head, cells)
+        logits = jax.eval_shape(head, cells, *(() if context is None else (context,)))
     except (TypeError, ValueError) as error:
         why = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"cells {shape}: expected what the head takes ({why})") from error

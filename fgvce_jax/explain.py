@@ -18,8 +18,8 @@ from fgvce_jax.bank import Bank, Candidates, check_candidates, pad_batch
 from fgvce_jax.checks import check_labelled, check_logits
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.contrast import weighted_difference
-from fgvce_jax.heads import SearchHead, searchable
-from fgvce_jax.models.classifier import Classifier, cells_of
+from fgvce_jax.heads import Head, SearchHead, searchable
+from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 from fgvce_jax.search import Problem, edited_cells, search
 
@@ -98,9 +98,9 @@ def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
 
 def each_problem(
     function: Callable[..., Any],
-    head: SearchHead,
+    head: Head,
     candidates: Candidates,
-    cells: Float[Array, "B n n C"],
+    feature_map: FeatureMap,
     targets: Int[Array, "B"],
     chunk: int | None,
     *more: Any,
@@ -110,44 +110,50 @@ def each_problem(
     By default one image after another on a CPU, where none waits for another's longer search, and
     the whole batch elsewhere. Results gain a leading axis B.
     """
+    cells, context = feature_map
     check_candidates(candidates, head, cells.shape[-1])
     chunk = chunk or (1 if jax.default_backend() == "cpu" else len(targets))
 
     def one(sample):
-        (of_image, its_rows, target, group), more = sample
-        problem = Problem(head, of_image, its_rows, target, candidates.serving(group))
-        return function(problem, *more)
+        (cells, context, rows, target, group), more = sample
+        own = candidates.serving(group)
+        bound = head.bind(context, cells, own.prepared)
+        rows = bound.rows(cells) if rows is None else rows
+        return function(Problem(bound, cells, rows, target, own), *more)
 
     with jax.default_matmul_precision("highest"):
-        # All at once: a dense head's first layer is large, and read once for the whole batch.
-        rows = jax.vmap(head.rows)(cells)
-        samples = (cells, rows, targets, candidates.group), more
+        # Without a context all at once: a dense head's first layer is large, and read once for
+        # the whole batch.
+        rows = (
+            jax.vmap(head.rows)(cells) if context is None and isinstance(head, SearchHead) else None
+        )
+        samples = (cells, context, rows, targets, candidates.group), more
         return jax.lax.map(one, samples, batch_size=min(chunk, len(targets)))
 
 
 @partial(jax.jit, static_argnames=("config", "devices"))
 def explain_cells(
-    head: SearchHead,
+    head: Head,
     candidates: Candidates,
-    cells: Float[Array, "B n n C"],
+    feature_map: FeatureMap,
     targets: Int[Array, "B"],
     *,
     config: SearchConfig,
     devices: tuple[jax.Device, ...],  # pyright: ignore[reportInvalidTypeForm]
 ) -> Explanation:
-    """Explanations of a batch of feature maps, the batch split over the devices (B a multiple).
+    """Explanations of a batch of images at the cut, split over the devices (B a multiple).
 
     Every device runs its own searches to their own ends; nothing is exchanged.
     """
     mesh = Mesh(np.array(devices), ("images",))
     split, whole = PartitionSpec("images"), PartitionSpec()
 
-    def local(head, groups, cells, targets, group):
+    def local(head, groups, feature_map, targets, group):
         return each_problem(
             lambda problem: explain_one(problem, config),
             head,
             groups._replace(group=group),
-            cells,
+            feature_map,
             targets,
             config.chunk,
         )
@@ -158,7 +164,7 @@ def explain_cells(
         in_specs=(whole, whole, split, split, split),
         out_specs=split,
         check_vma=False,
-    )(head, candidates._replace(group=None), cells, targets, candidates.group)
+    )(head, candidates._replace(group=None), feature_map, targets, candidates.group)
 
 
 def explain(
@@ -194,11 +200,11 @@ def explain(
     padded = -(-len(images) // len(devices)) * len(devices)
     targets = pad_batch(labels, padded).astype(np.int32)
     sharding = NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
-    cells = cells_of(clf, jax.device_put(pad_batch(images, padded), sharding))
+    feature_map = feature_map_of(clf, jax.device_put(pad_batch(images, padded), sharding))
     out = explain_cells(
         searchable(clf.head),
         bank.for_targets(targets),
-        cells,
+        feature_map,
         targets,
         config=config,
         devices=devices,

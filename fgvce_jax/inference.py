@@ -1,6 +1,6 @@
 """The classifier and the explanations over a dataset, in batches of one shape.
 
-One shape means one compilation. The feature maps to explain wait on the device until a batch of
+One shape means one compilation. The images to explain wait on the device until a batch of
 them is full, so that the search never computes an explanation that is not asked for.
 """
 
@@ -31,7 +31,7 @@ from fgvce_jax.logit_changes import logit_changes, why_not_linear
 from fgvce_jax.memory import available_bytes, program_bytes
 from fgvce_jax.methods import METHODS
 from fgvce_jax.metrics.maps import at_cells
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, FeatureMap
 from fgvce_jax.neighbours import nearest_classes, reference_features
 from fgvce_jax.progress import notify
 from fgvce_jax.results import CORE_MAPS, Edit, ImageResult
@@ -64,13 +64,13 @@ class Predictor:
                 f"GiB and {available / 2**30:.1f} GiB are free; try {max(fits, 1)} or fewer"
             )
 
-    def __call__(self, batch: Batch) -> tuple[Float[Array, "B n n C"], Float[np.ndarray, "b K"]]:
-        """Feature maps of the padded batch, and logits of its b images; InputError for NaN."""
+    def __call__(self, batch: Batch) -> tuple[FeatureMap, Float[np.ndarray, "b K"]]:
+        """The padded batch at the cut, and logits of its b images; InputError for NaN."""
         images = pad_batch(batch.image, self.batch_size)
-        cells, logits = self._program(self.clf, jax.device_put(images, self._sharding))
+        feature_map, logits = self._program(self.clf, jax.device_put(images, self._sharding))
         logits = np.asarray(logits)[: len(batch.index)]
         check_logits("image", batch.id, logits)
-        return cells, logits
+        return feature_map, logits
 
     def batches(
         self,
@@ -87,9 +87,9 @@ class Predictor:
 @jax.jit
 def _predict(
     clf: Classifier, images: UInt8[Array, "B H W 3"]
-) -> tuple[Float[Array, "B n n C"], Float[Array, "B K"]]:
-    cells = clf.features(images.astype(jnp.float32) / 255)
-    return cells, clf.head(cells)
+) -> tuple[FeatureMap, Float[Array, "B K"]]:
+    feature_map = clf.feature_map(images.astype(jnp.float32) / 255)
+    return feature_map, clf.logits(feature_map)
 
 
 def most_confused(
@@ -177,37 +177,36 @@ class _Waiting(NamedTuple):
     image: UInt8[np.ndarray, "H W 3"]
 
 
-class CellQueue:
-    """Feature maps that wait on the device until a batch of them is full."""
+class Queue:
+    """Images at the cut that wait on the device until a batch of them is full."""
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
-        self._cells: Any = None  # made with the first batch, which tells the shape
+        self._held: Any = None  # made with the first batch, which tells the shapes
 
-    def add(
-        self, cells: Float[Array, "B n n C"], wanted: Bool[np.ndarray, "b"], waiting: int
-    ) -> None:
+    def add(self, feature_map: FeatureMap, wanted: Bool[np.ndarray, "b"], waiting: int) -> None:
         """Put the wanted ones of a batch behind the `waiting` ones, fewer than a batch."""
         size = self.batch_size
-        if self._cells is None:
-            self._cells = jnp.zeros((2 * size, *cells.shape[1:]), cells.dtype)
+        if self._held is None:
+            self._held = jax.tree.map(
+                lambda leaf: jnp.zeros((2 * size, *leaf.shape[1:]), leaf.dtype), feature_map
+            )
         places = np.full(size, 2 * size)  # past the end: dropped
         places[: len(wanted)][wanted] = waiting + np.arange(wanted.sum())
-        self._cells = _put(self._cells, cells, places)
+        self._held = _put(self._held, feature_map, places)
 
-    def take(self) -> Float[Array, "B n n C"]:
+    def take(self) -> FeatureMap:
         """The first batch, which leaves the queue; its end is padding where fewer waited."""
-        batch = self._cells[: self.batch_size]
-        self._cells = jnp.roll(self._cells, -self.batch_size, axis=0)
+        size = self.batch_size
+        batch = jax.tree.map(lambda leaf: leaf[:size], self._held)
+        self._held = jax.tree.map(lambda leaf: jnp.roll(leaf, -size, axis=0), self._held)
         return batch
 
 
 @partial(jax.jit, donate_argnums=0)
-def _put(
-    queue: Float[Array, "Q n n C"], cells: Float[Array, "B n n C"], places: Int[Array, "B"]
-) -> Float[Array, "Q n n C"]:
-    """The queue with each feature map in its place; places past the end are dropped."""
-    return queue.at[places].set(cells, mode="drop")
+def _put(queue: FeatureMap, batch: FeatureMap, places: Int[Array, "B"]) -> FeatureMap:
+    """The queue with each image in its place; places past the end are dropped."""
+    return jax.tree.map(lambda held, new: held.at[places].set(new, mode="drop"), queue, batch)
 
 
 @dataclass
@@ -259,15 +258,15 @@ class Explainer:
             found[i] = ImageResult(i, error.id, int(labels[i]), "skipped", why=error.why)
             advance(1)
 
-        queue, waiting = CellQueue(self.predictor.batch_size), []
+        queue, waiting = Queue(self.predictor.batch_size), []
         for batch in self.predictor.batches(dataset, np.array(part), skip):
-            cells, logits = self.predictor(batch)
+            feature_map, logits = self.predictor(batch)
             predicted, correct = logits.argmax(-1), labels[batch.index]
             if self.confused_with is None:
                 asked, targets = predicted != correct, correct
             else:
                 asked, targets = predicted == correct, self.confused_with[correct]
-            queue.add(cells, asked, len(waiting))
+            queue.add(feature_map, asked, len(waiting))
             for b, (i, id) in enumerate(zip(batch.index.tolist(), batch.id, strict=True)):
                 label = int(correct[b])
                 if asked[b]:
@@ -284,13 +283,13 @@ class Explainer:
 
     def _explain(
         self,
-        cells: Float[Array, "B n n C"],
+        feature_map: FeatureMap,
         waiting: Sequence[_Waiting],
         found: dict[int, ImageResult],
     ) -> None:
         size = self.predictor.batch_size
         targets = pad_batch(np.array([w.target for w in waiting], np.int32), size)
-        arguments = self._head, self.bank.for_targets(targets), cells, targets
+        arguments = self._head, self.bank.for_targets(targets), feature_map, targets
         options = {"config": self.config, "devices": tuple(jax.local_devices())}
         if not self._compiled:  # before the clock starts: it is no part of an explanation
             explain_cells.lower(*arguments, **options).compile()
@@ -298,7 +297,7 @@ class Explainer:
         started = time.perf_counter()
         out = jax.device_get(explain_cells(*arguments, **options))
         seconds = (time.perf_counter() - started) / len(waiting)
-        maps, more = self._maps(waiting, out), self._more(arguments[1], cells, out)
+        maps, more = self._maps(waiting, out), self._more(arguments[1], feature_map.cells, out)
         for b, w in enumerate(waiting):
             one, own = jax.tree.map(itemgetter(b), (out, maps))
             places = self.bank.provenance(w.target), self.reference_ids

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.bank import Candidates
-from fgvce_jax.heads import PooledLinear, SearchHead
+from fgvce_jax.heads import Head, PooledLinear
 
 
-def why_not_linear(head: SearchHead) -> str | None:
+def why_not_linear(head: Head) -> str | None:
     """Why the logits are not linear in the rows of a head; None where they are."""
     if isinstance(head, PooledLinear):
         return None

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from fgvce_jax.checks import check_cells, check_class
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import SearchHead, searchable
+from fgvce_jax.heads import SearchHead, of_one_image
 
 
 def gaussian_kernels(n: int, sigma: float) -> Float[Array, "cells cells"]:
@@ -81,7 +81,7 @@ def contributions(
         InputError: Cells that are not [n, n, C] or not the head's, a class outside its classes
             (where its value is known), or sigma below 0.
     """
-    head, cells = searchable(head), jnp.asarray(cells)
+    head, cells = of_one_image(head), jnp.asarray(cells)
     num_classes = check_cells(head, cells)
     check_class(class_index, num_classes)
     if against is not None:

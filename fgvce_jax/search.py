@@ -19,7 +19,7 @@ from fgvce_jax.bank import Candidates
 from fgvce_jax.checks import check_cells, check_class
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import SearchHead, searchable
+from fgvce_jax.heads import SearchHead, of_one_image
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 
 
@@ -144,8 +144,9 @@ def greedy_edits(
 
 def similarities(problem: Problem) -> Float[Array, "cells N"]:
     """Cosine similarity of every original cell with every candidate; 0 where either is all zero."""
-    cells, candidates = problem.cells.reshape(len(problem.rows), -1), problem.candidates
-    return cosine(cells, candidates.cells, candidates.norms)
+    compared, candidates = problem.head.compared, problem.candidates
+    cells = problem.cells.reshape(len(problem.rows), -1)
+    return cosine(compared(cells), compared(candidates.cells), candidates.norms)
 
 
 def cosine(
@@ -300,7 +301,7 @@ def search_problem(
     valid: ArrayLike | None = None,
 ) -> Problem:
     """The search of one image among candidates that nothing was prepared for; see there."""
-    head = searchable(head)
+    head = of_one_image(head)
     cells, candidates = jnp.asarray(cells), jnp.asarray(candidates)
     check_class(target, check_cells(head, cells))
     if candidates.shape[1:] != cells.shape[2:] or not len(candidates):
@@ -310,7 +311,7 @@ def search_problem(
         )
     group = Candidates(
         cells=candidates,
-        norms=jnp.linalg.norm(candidates, axis=-1),
+        norms=jnp.linalg.norm(head.compared(candidates), axis=-1),
         prepared=head.prepare(candidates),
         valid=jnp.ones(len(candidates), bool) if valid is None else jnp.asarray(valid),
         group=jnp.array(0),

@@ -17,7 +17,7 @@ import fgvce_jax as fg
 from fgvce_jax.bank import Candidates
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.explain import explain_cells
-from fgvce_jax.models import ModelSpec, build
+from fgvce_jax.models import FeatureMap, ModelSpec, build
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,7 +88,7 @@ def test_a_dense_head_in_the_pipeline_equals_the_plain_search():
     out = explain_cells(
         head,
         groups,
-        cells[None],
+        FeatureMap(cells[None]),
         jnp.array([target]),
         config=SearchConfig(),
         devices=tuple(jax.local_devices()[:1]),
@@ -220,6 +220,7 @@ def test_many_devices_agree_with_one_and_never_talk():
         from fgvce_jax.bank import Candidates
         from fgvce_jax.config import SearchConfig
         from fgvce_jax.explain import explain_cells
+        from fgvce_jax.models import FeatureMap
         from problems import planted
 
         assert len(jax.devices()) == 8
@@ -232,6 +233,7 @@ def test_many_devices_agree_with_one_and_never_talk():
             + 0.3 * rng.normal(size=(classes, 15, channels)), 0
         ))
         maps = np.stack([cells * s for s in np.linspace(0.6, 1.6, 8)]).astype(np.float32)
+        maps = FeatureMap(maps)
         labels = (np.arange(8) % classes).astype(np.int32)
         groups = Candidates(
             cells=jnp.asarray(candidates),
@@ -280,13 +282,15 @@ def test_more_devices_than_samples_and_ragged_batches_need_no_new_program(proble
     config = SearchConfig()
     devices = tuple(jax.local_devices()[:1])
     head = clf.head
-    cells = np.asarray(clf.features(images))
+    cells = np.asarray(clf.feature_map(images).cells)
     before = explain_cells._cache_size()
     for count in (8, 5, 1):
         padded = fg.bank.pad_batch(cells[:count], 8)
         targets = fg.bank.pad_batch(labels[:count], 8)
         candidates = bank.for_targets(targets)
-        out = explain_cells(head, candidates, padded, targets, config=config, devices=devices)
+        out = explain_cells(
+            head, candidates, FeatureMap(padded), targets, config=config, devices=devices
+        )
         assert out.num_edits.shape == (8,)
     assert explain_cells._cache_size() - before == 1
 

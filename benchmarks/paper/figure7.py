@@ -5,6 +5,7 @@
 
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from statistics import fmean, median
 from typing import Any
 
@@ -41,8 +42,11 @@ def measure_row(study: Study, name: str) -> dict[str, Any]:
     bank, config = study.bank(top_m, sigma), replace(study.config.search, sigma=sigma)
     devices = tuple(jax.local_devices()[:1])
     search = partial(explain_cells, searchable(study.clf.head), config=config, devices=devices)
-    inputs = zip(study.cells[:, None], study.target[:, None], strict=True)
-    given = [jax.device_put((bank.for_targets(q), cells, q)) for cells, q in inputs]
+    samples = [
+        (study.target[i, None], jax.tree.map(itemgetter([i]), study.feature_map))
+        for i in range(len(study.target))
+    ]
+    given = [jax.device_put((bank.for_targets(q), at_cut, q)) for q, at_cut in samples]
     runs = (fastest(partial(search, *arguments), REPEATS) for arguments in given)
     seconds, found = zip(*runs, strict=True)
     return {

@@ -18,7 +18,7 @@ from fgvce_jax.files import whole_file
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.cce import pgd
 from fgvce_jax.methods.cve import edit_map
-from fgvce_jax.models.classifier import cells_of
+from fgvce_jax.models.classifier import feature_map_of
 
 
 class Row(NamedTuple):
@@ -62,7 +62,7 @@ def _cve(name: str, study: Study) -> tuple[np.ndarray, np.ndarray]:
 
 def _cce_dominant(study: Study) -> tuple[np.ndarray, np.ndarray]:
     attacked = study.batched(partial(pgd, study.clf), study.images, study.target).images
-    cells = study.batched(partial(cells_of, study.clf), attacked)
+    cells = study.batched(partial(feature_map_of, study.clf), attacked).cells
     return call("cce", study, region="dominant"), cells
 
 

@@ -62,21 +62,28 @@ class Study:
         predictor, taken = Predictor(self.clf, options.batch_size), []
         indices, left = np.arange(len(labels)) if wanted is None else wanted, options.images
         for batch in predictor.batches(self.inputs.dataset, indices, warn_skipped):
-            cells, logits = predictor(batch)
+            feature_map, logits = predictor(batch)
             mistake = (logits.argmax(-1) != labels[batch.index]) | (wanted is not None)
             chosen = np.flatnonzero(mistake)[:left]
-            sample = batch._replace(id=np.array(batch.id)), np.asarray(cells), logits.argmax(-1)
+            sample = (
+                batch._replace(id=np.array(batch.id)),
+                jax.device_get(feature_map),
+                logits.argmax(-1),
+            )
             taken.append(jax.tree.map(itemgetter(chosen), sample))
             left -= len(chosen)
             if not left:
                 break
-        found, self.cells, predicted = jax.tree.map(lambda *parts: np.concatenate(parts), *taken)
+        found, self.feature_map, predicted = jax.tree.map(
+            lambda *parts: np.concatenate(parts), *taken
+        )
         if not len(predicted):
             raise InputError(f"preset {options.preset}: no image is misclassified")
         self.index, self.ids, self._points = found.index, found.id.tolist(), found.keypoints
         self.images, self.looked_at = np.float32(found.image) / 255, int(self.index[-1]) + 1
         self.predicted = predicted.astype(np.int32)
         self.target = labels[self.index].astype(np.int32)
+        self.cells = self.feature_map.cells
         self.n, self.size = self.cells.shape[1], self.images.shape[1:3]
         self.view = self.clf.image_size, self.clf.resize_to
         self.sigma, self.top_m = self.config.search.sigma, self.config.bank.top_m

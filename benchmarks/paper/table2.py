@@ -58,8 +58,8 @@ def calls(
     images, predicted, target = samples
 
     def searched(search, chunk, clf, candidates, images, targets):
-        head, cells = searchable(clf.head), clf.features(images)
-        return each_problem(search, head, candidates, cells, targets, chunk)
+        head, feature_map = searchable(clf.head), clf.feature_map(images)
+        return each_problem(search, head, candidates, feature_map, targets, chunk)
 
     fgvce = partial(searched, partial(explain_one, config=config), config.chunk)
     cve = partial(searched, partial(cve_edits, max_iterations=config.max_iterations), 1)
@@ -164,7 +164,7 @@ def measure_planted(options: argparse.Namespace) -> None:
     clf, images, labels, bank = planted(**settings)
     predicted = jax.jit(lambda clf, x: clf(x).argmax(-1))(clf, images)
     # CVE's candidates: the bank's, which are the best of each reference, and ordinary cells.
-    cells = jax.lax.map(lambda x: clf.features(x[None])[0], images)
+    cells = jax.lax.map(lambda x: clf.feature_map(x[None]).cells[0], images)
     best = jnp.asarray(bank.cells)[labels]
     flat = cells.reshape(-1, cells.shape[-1])
     count = BankConfig.per_class * cells.shape[1] * cells.shape[2] - best.shape[1]

@@ -17,7 +17,7 @@ from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.explain import Explanation, explain_cells
 from fgvce_jax.heads import Dense, PooledLinear, searchable
 from fgvce_jax.models import Classifier, ModelSpec, build
-from fgvce_jax.models.classifier import cells_of
+from fgvce_jax.models.classifier import FeatureMap, feature_map_of
 
 FEWEST, MOST = 3, 8
 """Edits of a sample; the paper's samples and ours need about as many."""
@@ -48,7 +48,7 @@ def searching(
 ) -> Callable[[], Explanation]:
     """The search of some images and its maps as a function; features and candidates are there."""
     devices = tuple(devices or jax.local_devices())
-    arguments = searchable(head), bank.for_targets(labels), cells, labels
+    arguments = searchable(head), bank.for_targets(labels), FeatureMap(cells), labels
     if len(devices) == 1:
         arguments = jax.device_put(arguments)
     return partial(explain_cells, *arguments, config=SearchConfig(**config), devices=devices)
@@ -80,7 +80,9 @@ def planted(
     # A picture has large structures: noise alone gives every image the same features.
     coarse = jax.random.uniform(next(keys), (batch, 7, 7, 3))
     images = 0.3 * images + 0.7 * jax.image.resize(coarse, images.shape, "cubic").clip(0, 1)
-    cells = jnp.concatenate([cells_of(clf, images[i : i + 16]) for i in range(0, batch, 16)])
+    cells = jnp.concatenate(
+        [feature_map_of(clf, images[i : i + 16]).cells for i in range(0, batch, 16)]
+    )
     head, bank, labels, _ = plant(clf.head, cells, BankConfig(sigma=SearchConfig.sigma), classes)
     if jax.default_backend() != "cpu":
         bank = jax.device_put(bank)

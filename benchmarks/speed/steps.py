@@ -20,14 +20,14 @@ from fgvce_jax.bank import best_cells
 from fgvce_jax.heads import Direct
 from fgvce_jax.methods.cve import cve_edits
 from fgvce_jax.models import save_classifier
-from fgvce_jax.models.classifier import cells_of
+from fgvce_jax.models.classifier import FeatureMap, feature_map_of
 from fgvce_jax.partition import contributions
 from fgvce_jax.search import search_problem
 
 
 def contributions_row(problem: Planted, count: int, repeats: int) -> dict[str, Any]:
     """Contributions per image: a matrix product with the kernels against n^2 whole passes."""
-    cells, head = cells_of(problem.clf, problem.images[:count]), problem.clf.head
+    cells, head = feature_map_of(problem.clf, problem.images[:count]).cells, problem.clf.head
     step, classes = jax.jit(jax.vmap(contributions, (None, 0, 0))), problem.labels[:count]
     runs = [partial(step, h, cells, jnp.asarray(classes)) for h in (head, Direct(head))]
     fast, direct = median_times(runs, repeats)
@@ -38,7 +38,10 @@ def contributions_row(problem: Planted, count: int, repeats: int) -> dict[str, A
 def search_row(problem: Planted, count: int, repeats: int) -> dict[str, Any]:
     """The whole search and its maps per image, against the direct path."""
     head, bank = problem.clf.head, problem.bank
-    cells, labels = cells_of(problem.clf, problem.images[:count]), problem.labels[:count]
+    cells, labels = (
+        feature_map_of(problem.clf, problem.images[:count]).cells,
+        problem.labels[:count],
+    )
     heads = (head, bank), (Direct(head), replace(bank, prepared=None))
     one = jax.local_devices()[:1]
     runs = [searching(head, bank, cells, labels, one) for head, bank in heads]
@@ -57,7 +60,7 @@ def _compared(fast: float, direct: float, difference: float) -> dict[str, float]
 def chunk_rows(problem: Planted, repeats: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """The search of 16 images per image, one at a time and all together."""
     chunks, one = (1, 16), jax.local_devices()[:1]
-    cells, labels = cells_of(problem.clf, problem.images[:16]), problem.labels[:16]
+    cells, labels = feature_map_of(problem.clf, problem.images[:16]).cells, problem.labels[:16]
     search = partial(searching, problem.clf.head, problem.bank, cells, labels, one)
     seconds = median_times([search(chunk=chunk) for chunk in chunks], repeats)
     for chunk, taken in zip(chunks, seconds, strict=True):
@@ -67,17 +70,17 @@ def chunk_rows(problem: Planted, repeats: int) -> Iterator[tuple[int, dict[str, 
 def bank_row(problem: Planted, repeats: int, references: int = 20) -> dict[str, Any]:
     """The m best cells of a class's references, features given."""
     rng = np.random.default_rng(0)
-    cells = np.asarray(cells_of(problem.clf, problem.images[:16]))
+    cells = np.asarray(feature_map_of(problem.clf, problem.images[:16]).cells)
     cells = cells[rng.integers(16, size=references)]
     cells = jnp.asarray(cells * rng.uniform(0.9, 1.1, (references, 1, 1, 1)).astype("float32"))
     labels = jnp.full(references, 3)
-    build = partial(best_cells, problem.clf.head, cells, labels, problem.bank.config)
+    build = partial(best_cells, problem.clf.head, FeatureMap(cells), labels, problem.bank.config)
     return {"fast_ms": 1000 * median_times([build], repeats)[0]}
 
 
 def exhaustive_row(problem: Planted, repeats: int) -> dict[str, Any]:
     """One edit of CVE: all pairs of an image's cells and the cells of 20 references."""
-    cells = cells_of(problem.clf, problem.images)
+    cells = feature_map_of(problem.clf, problem.images).cells
     flat, count = cells.reshape(-1, cells.shape[-1]), 20 * cells.shape[1] * cells.shape[2]
     candidates = jax.random.choice(jax.random.key(1), flat, (count,))
     prepared = search_problem(problem.clf.head, cells[0], problem.labels[0], candidates)

@@ -20,7 +20,7 @@ from fgvce_jax.config import SearchConfig
 from fgvce_jax.explain import explain_cells
 from fgvce_jax.heads import searchable
 from fgvce_jax.memory import program_bytes
-from fgvce_jax.models.classifier import cells_of
+from fgvce_jax.models.classifier import feature_map_of
 
 
 def matmul_peak(dtype: str) -> float:
@@ -38,15 +38,15 @@ def measure_row(arch: str, dtype: str, batch: int, classes: int, cut: str, repea
 
     def explain(clf):  # as a run does it; the bank is there already
         head, candidates = searchable(clf.head), bank.for_targets(labels)
-        return explain_cells(head, candidates, cells_of(clf, images), labels, **options)
+        return explain_cells(head, candidates, feature_map_of(clf, images), labels, **options)
 
     def whole(clf, candidates, images, labels):
-        cells = clf.features(images)
-        return explain_cells(searchable(clf.head), candidates, cells, labels, **options)
+        feature_map = clf.feature_map(images)
+        return explain_cells(searchable(clf.head), candidates, feature_map, labels, **options)
 
     forward = jax.jit(lambda clf, images: clf(images)).lower(clf, images).compile()
     program = jax.jit(whole).lower(clf, bank.for_targets(labels), images, labels).compile()
-    rest = searching(clf.head, bank, cells_of(clf, images), labels)
+    rest = searching(clf.head, bank, feature_map_of(clf, images).cells, labels)
     forward_s, explain_s, rest_s = median_times(
         [partial(forward, clf, images), partial(explain, clf), rest], repeats
     )

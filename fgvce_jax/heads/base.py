@@ -7,6 +7,10 @@ by whole passes (`fgvce_jax.heads.Direct`).
 
 Both kinds answer the same questions about one feature map, held as `rows` [n^2, D]: each cell's
 share of the result. For an additive head a row is A_k h_k; for a direct one it is the cell itself.
+
+Some networks need more of an image than its cells: a vision transformer's class token, say, which
+no edit touches. This is the image's *context*. A head with a context answers the questions once it
+is bound to it (`Head.bind`).
 """
 
 from __future__ import annotations
@@ -14,27 +18,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-class SearchHead(ABC):
+class Head(ABC):
+    """A head for any image: what can be computed of candidates before an image is known."""
+
+    @abstractmethod
+    def __call__(self, cells: Float[Array, "*batch n n C"], *context: Any) -> Float[Array, "*b K"]:
+        """Logits, by the plain definition, of cells and their context (where there is one)."""
+
+    @abstractmethod
+    def prepare(self, candidates: Float[Array, "*batch N C"]) -> Any:
+        """The part of `SearchHead.place` that depends neither on the image nor on the cell."""
+
+    @abstractmethod
+    def bind(self, context: Any, cells: Float[Array, "n n C"], prepared: Any = None) -> SearchHead:
+        """The head of one image.
+
+        Args:
+            context: The image's context; None where there is none.
+            cells: The image's feature map.
+            prepared: The result of `prepare` on the candidates of its search, if one follows.
+        """
+
+    def compared(self, cells: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
+        """The vectors whose cosine is the similarity of two cells."""
+        return cells
+
+
+class SearchHead(Head):
     """A head with the operations that contributions, bank and search are written in.
 
     `rows` [n^2, D] stand for one feature map; `candidates` [N, C] are cells that may replace one
     of its own, and `prepared` the result of `prepare` on them, made once for all searches.
     """
 
-    @abstractmethod
-    def __call__(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch K"]:
-        """Logits, by the plain definition."""
+    def bind(self, context, cells, prepared=None):
+        return self
 
     @abstractmethod
     def rows(self, cells: Float[Array, "n n C"]) -> Float[Array, "cells D"]:
         """Each cell's share of the result, in its place."""
-
-    @abstractmethod
-    def prepare(self, candidates: Float[Array, "*batch N C"]) -> Any:
-        """The part of `place` that does not depend on which cell is replaced."""
 
     @abstractmethod
     def place(
@@ -48,8 +74,8 @@ class SearchHead(ABC):
 
     @abstractmethod
     def masked(
-        self, rows: Float[Array, "cells D"], kernels: Float[Array, "cells cells"]
-    ) -> Float[Array, "cells K"]:
+        self, rows: Float[Array, "cells D"], kernels: Float[Array, "M cells"]
+    ) -> Float[Array, "M K"]:
         """Logits with the cells scaled by 1 - kernels[k], for every k (Eq. 4)."""
 
     @abstractmethod
@@ -73,7 +99,9 @@ class AdditiveHead(SearchHead):
         return self.finish(rows.sum(0), len(rows))
 
     def masked(self, rows, kernels):
-        return self.finish(rows.sum(0) - kernels @ rows, len(rows))
+        return self.finish((1 - kernels) @ rows, len(rows))
 
     def substituted(self, rows, cell, placed):
-        return self.finish(rows.sum(0) - rows[cell] + placed, len(rows))
+        # The other rows' sum, not the whole less one row: that one may be all of it but a rest.
+        others = jnp.where(jnp.arange(len(rows))[:, None] == cell, 0, rows).sum(0)
+        return self.finish(others + placed, len(rows))

@@ -9,7 +9,8 @@ from typing import Any
 
 import jax
 
-from fgvce_jax.heads.base import SearchHead
+from fgvce_jax.errors import InputError
+from fgvce_jax.heads.base import Head, SearchHead
 
 
 @jax.tree_util.register_dataclass
@@ -18,13 +19,20 @@ class Direct(SearchHead):
     """Any function from cells to logits, by whole passes: the plain definition of every operation.
 
     Attributes:
-        function: Cells [..., n, n, C] to logits [..., K], a pytree callable.
+        function: Cells [..., n, n, C], and the context where there is one, to logits [..., K], a
+            pytree callable.
+        context: Of one image, once bound to it.
     """
 
-    function: Callable[[Any], Any]
+    function: Callable[..., Any]
+    context: Any = None
 
-    def __call__(self, cells):
-        return self.function(cells)
+    def __call__(self, cells, *context):
+        held = context if self.context is None else (self.context,)
+        return self.function(cells, *held)
+
+    def bind(self, context, cells, prepared=None):
+        return self if context is None else Direct(self.function, context)
 
     def rows(self, cells):
         return cells.reshape(-1, cells.shape[-1])
@@ -37,7 +45,7 @@ class Direct(SearchHead):
 
     def logits(self, rows):
         side = math.isqrt(len(rows))
-        return self.function(rows.reshape(side, side, -1))
+        return self(rows.reshape(side, side, -1))
 
     def masked(self, rows, kernels):
         return jax.vmap(lambda kernel: self.logits(rows * (1 - kernel)[:, None]))(kernels)
@@ -46,10 +54,25 @@ class Direct(SearchHead):
         return jax.vmap(lambda row: self.logits(rows.at[cell].set(row)))(placed)
 
 
-def searchable(head: Callable[[Any], Any]) -> SearchHead:
+def searchable(head: Callable[..., Any]) -> Head:
     """`head` itself where it answers the search's questions, else as `Direct`."""
-    if isinstance(head, SearchHead):
+    if isinstance(head, Head):
         return head
     if jax.tree_util.all_leaves([head]):
         head = jax.tree_util.Partial(head)
     return Direct(head)
+
+
+def of_one_image(head: Callable[..., Any]) -> SearchHead:
+    """`searchable`, for a head that needs no context, or was bound to one.
+
+    Raises:
+        InputError: It was not.
+    """
+    head = searchable(head)
+    if not isinstance(head, SearchHead):
+        raise InputError(
+            f"head: a {type(head).__name__} needs the image's context, "
+            f"expected head.bind(context, cells)"
+        )
+    return head

@@ -1,13 +1,14 @@
-"""Global average pooling and a linear layer: the head of a ResNet."""
+"""Global average pooling and a linear layer: the head of a ResNet, of a Swin and of a DINOv2."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fgvce_jax.heads.base import AdditiveHead
+from fgvce_jax.heads.base import AdditiveHead, Head
 
 
 @jax.tree_util.register_dataclass
@@ -37,3 +38,35 @@ class PooledLinear(AdditiveHead):
 
     def finish(self, z, num_cells):
         return z / num_cells + self.bias
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class PooledTokens(Head):
+    """A linear layer on the class token and the patches' mean, after the final norm (DINOv2).
+
+    Context [..., S, C] are the special tokens, the class token first. Its part of the logits is
+    the same whatever the cells, so it adds to the bias. A mask scales the normalised patches in
+    the mean.
+
+    Attributes:
+        kernel: Of the patches' mean, [C, K].
+        bias: [K].
+        class_kernel: Of the class token, [C, K].
+    """
+
+    kernel: Float[Array, "C K"]
+    bias: Float[Array, "K"]
+    class_kernel: Float[Array, "C K"]
+
+    def __call__(self, cells, context, log_mask=None):
+        if log_mask is not None:
+            cells = cells * jnp.exp(log_mask)[..., None]
+        of_class = context[..., 0, :] @ self.class_kernel
+        return cells.mean((-3, -2)) @ self.kernel + of_class + self.bias
+
+    def prepare(self, candidates):
+        return candidates @ self.kernel
+
+    def bind(self, context, cells, prepared=None):
+        return PooledLinear(self.kernel, self.bias + context[0] @ self.class_kernel)

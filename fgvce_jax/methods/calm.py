@@ -34,4 +34,4 @@ def calm(
             "train one with `fgvce train --head calm_em` (or calm_ml)"
         )
     with jax.default_matmul_precision("highest"):
-        return of_class(head.joint(clf.features(images)), classes)
+        return of_class(head.joint(clf.feature_map(images).cells), classes)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.scores import pick
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, FeatureMap
 
 Weighting = Callable[[Float[Array, "n n C"], Float[Array, "n n C"]], Any]
 
@@ -46,12 +46,13 @@ def layercam_weights(
 
 def weighted_cells(
     weighting: Weighting,
-    head: Callable[[Any], Any],
-    cells: Float[Array, "B n n C"],
+    clf: Classifier,
+    feature_map: FeatureMap,
     classes: Int[Array, "B"],
 ) -> Float[Array, "B n n C"]:
     """The terms w_c h_c of a map, before their sum over channels."""
-    gradients = jax.grad(lambda h: pick(head(h), classes).sum())(cells)
+    cells, context = feature_map
+    gradients = jax.grad(lambda h: pick(clf.logits(FeatureMap(h, context)), classes).sum())(cells)
     return jax.vmap(lambda h, g: weighting(h, g) * h)(cells, gradients)
 
 
@@ -59,7 +60,7 @@ def _method(weighting: Weighting) -> Callable[..., Any]:
     def cam(
         clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
     ) -> Float[Array, "B n n"]:
-        terms = weighted_cells(weighting, clf.head, clf.features(images), classes)
+        terms = weighted_cells(weighting, clf, clf.feature_map(images), classes)
         return jax.nn.relu(terms.sum(-1))
 
     cam.__doc__ = weighting.__doc__

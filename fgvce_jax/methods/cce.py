@@ -113,4 +113,4 @@ def cce(
     else:
         explained, with_it, without = contrast_classes, attack.images, images
     maps = jax.nn.relu(attribution(clf, with_it, explained) - attribution(clf, without, explained))
-    return with_sp(maps, clf.head, clf.features(with_it), explained, sp_sigma)
+    return with_sp(maps, clf, clf.feature_map(with_it), explained, sp_sigma)

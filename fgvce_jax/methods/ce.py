@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from fgvce_jax.methods.cams import gradcam_weights
 from fgvce_jax.methods.scores import with_sp
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, head_of
 
 
 @partial(jax.jit, static_argnames="sp_sigma")
@@ -26,14 +26,16 @@ def ce(
     High where a stronger activation would move the model further from Q. `sp_sigma` is that of
     `with_sp`, by the contributions to P; nothing else depends on P.
     """
-    cells = clf.features(images)
+    feature_map = clf.feature_map(images)
 
-    def one(cells, contrast):
+    def one(of_image, contrast):
+        head, cells = head_of(clf, of_image), of_image.cells
+
         def loss(cells):
-            return -jax.nn.log_softmax(clf.head(cells))[contrast]
+            return -jax.nn.log_softmax(head(cells))[contrast]
 
         return jax.nn.relu(cells @ gradcam_weights(cells, jax.grad(loss)(cells)))
 
     with jax.default_matmul_precision("highest"):
-        maps = jax.vmap(one)(cells, contrast_classes)
-    return with_sp(maps, clf.head, cells, classes, sp_sigma)
+        maps = jax.vmap(one)(feature_map, contrast_classes)
+    return with_sp(maps, clf, feature_map, classes, sp_sigma)

@@ -153,10 +153,12 @@ def cve_semantic_edits(
     Raises:
         InputError: A chunk below 1.
     """
-    valid = problem.candidates.valid
-    cells = problem.cells if auxiliary_cells is None else auxiliary_cells
+    valid, compared = problem.candidates.valid, problem.head.compared
+    cells = compared(problem.cells) if auxiliary_cells is None else auxiliary_cells
     cells = cells.reshape(len(problem.rows), -1)
-    held = problem.candidates.cells if auxiliary_candidates is None else auxiliary_candidates
+    held = auxiliary_candidates
+    if held is None:
+        held = compared(problem.candidates.cells)
     alike = jnp.where(valid, cosine(cells, held, jnp.linalg.norm(held, axis=-1)), -2)
     bonus = weight * jax.nn.log_softmax(alike / temperature, axis=-1, where=valid)
     order = jnp.argsort(-alike.reshape(-1), stable=True)  # ties to the lowest index
@@ -203,9 +205,9 @@ def _batch(
 ) -> Counterfactual:
     """`edits` of every image, one after another, so that none waits for the longest search."""
     clf, images, targets, candidates = batch
-    head, cells = searchable(clf.head), clf.features(images)
+    head, feature_map = searchable(clf.head), clf.feature_map(images)
     search = partial(edits, **options)
-    return each_problem(search, head, candidates, cells, targets, 1, *auxiliary)
+    return each_problem(search, head, candidates, feature_map, targets, 1, *auxiliary)
 
 
 def cve_counterfactuals(

@@ -21,8 +21,8 @@ from fgvce_jax.config import SearchConfig
 from fgvce_jax.contrast import weighted_difference
 from fgvce_jax.explain import each_problem
 from fgvce_jax.heads import searchable
-from fgvce_jax.models.classifier import Classifier
-from fgvce_jax.partition import contributions
+from fgvce_jax.methods.scores import contributions_of
+from fgvce_jax.models.classifier import Classifier, FeatureMap
 from fgvce_jax.search import Problem, edited_cells, search
 
 Attribution = Callable[[Classifier, Any, Any], Any]
@@ -41,8 +41,7 @@ def contribution_maps(
 
     `sigma` is the width of the Gaussian masks, in cells; 0 masks single cells.
     """
-    cells = clf.features(images)
-    return jax.vmap(lambda h, c: contributions(clf.head, h, c, sigma))(cells, classes)
+    return contributions_of(clf, clf.feature_map(images), classes, sigma)
 
 
 @jax.tree_util.register_dataclass
@@ -54,7 +53,7 @@ class EditedFeatures:
     looks at many versions of the image (ScoreCAM).
 
     Attributes:
-        features: Images [B, H, W, 3] to cells [B, n, n, C].
+        features: Images [B, H, W, 3] to cells [B, n, n, C] (and context).
         replaced: Which cells are replaced.
         cells: The cells in their place.
     """
@@ -63,9 +62,10 @@ class EditedFeatures:
     replaced: Bool[Array, "n n"]
     cells: Float[Array, "n n C"]
 
-    def __call__(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
+    def __call__(self, images: Float[ArrayLike, "B H W 3"]) -> FeatureMap:
         """Cells of images, but for those replaced."""
-        return jnp.where(self.replaced[..., None], self.cells, self.features(images))
+        cells, context = FeatureMap.of(self.features(images))
+        return FeatureMap(jnp.where(self.replaced[..., None], self.cells, cells), context)
 
 
 def fgvce(
@@ -116,16 +116,19 @@ def weighted_maps(
         replaced = (end.source >= 0).reshape(problem.cells.shape[:2])
         return edited_cells(problem.cells, problem.candidates.cells, end.source), replaced
 
-    def score(h, c, against):
-        margin = config.evidence == "margin"
-        return contributions(clf.head, h, c, config.sigma, against=against if margin else None)
-
-    head, cells, targets = searchable(clf.head), clf.features(images), contrast_classes
-    edited, replaced = each_problem(edit, head, candidates, cells, targets, config.chunk)
+    head, targets, margin = searchable(clf.head), contrast_classes, config.evidence == "margin"
+    feature_map = clf.feature_map(images)
+    cells = feature_map.cells
+    edited, replaced = each_problem(edit, head, candidates, feature_map, targets, config.chunk)
     before = after = jnp.ones(cells.shape[:-1])
     if weight is None or times_contributions:
-        before = jax.vmap(score)(cells, classes, targets)
-        after = jax.vmap(score)(edited, targets, classes)
+        before, after = (
+            contributions_of(clf, at_cut, of, config.sigma, against if margin else None)
+            for at_cut, of, against in (
+                (feature_map, classes, targets),
+                (feature_map._replace(cells=edited), targets, classes),
+            )
+        )
     if weight is not None:
 
         def weight_after(sample):

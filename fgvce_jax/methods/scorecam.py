@@ -53,4 +53,5 @@ def scorecam(
 
     `chunk` of them are made together, 1 or more.
     """
-    return jax.nn.relu(scored_cells(clf, images, clf.features(images), classes, chunk).sum(-1))
+    cells = clf.feature_map(images).cells
+    return jax.nn.relu(scored_cells(clf, images, cells, classes, chunk).sum(-1))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from fgvce_jax.checks import check_chunk
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, FeatureMap, head_of
 from fgvce_jax.partition import contributions
 
 
@@ -28,8 +28,8 @@ def image_gradients(
 
 def with_sp(
     maps: Float[Array, "B n n"],
-    head: Callable[[Any], Any],
-    cells: Float[Array, "B n n C"],
+    clf: Classifier,
+    feature_map: FeatureMap,
     classes: Int[Array, "B"],
     sigma: float | None,
 ) -> Float[Array, "B n n"]:
@@ -40,9 +40,25 @@ def with_sp(
     """
     if sigma is None:
         return maps
-    scores = jax.vmap(lambda h, c: contributions(head, h, c, sigma))(cells, classes)
+    scores = contributions_of(clf, feature_map, classes, sigma)
     highest = scores.max((-2, -1), keepdims=True)
     return maps * (jnp.maximum(scores, 0) / jnp.where(highest > 0, highest, 1))
+
+
+def contributions_of(
+    clf: Classifier,
+    feature_map: FeatureMap,
+    classes: Int[Array, "B"],
+    sigma: float,
+    against: Int[Array, "B"] | None = None,
+) -> Float[Array, "B n n"]:
+    """`fgvce_jax.contributions` of every image at the cut."""
+
+    def one(of_image, class_index, other):
+        head = head_of(clf, of_image)
+        return contributions(head, of_image.cells, class_index, sigma, against=other)
+
+    return jax.vmap(one)(feature_map, classes, against)
 
 
 def stream(function: Callable[..., Any], chunk: int, *rows: Any) -> Any:

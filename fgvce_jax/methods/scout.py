@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from fgvce_jax.checks import check_choice
 from fgvce_jax.methods.scores import with_sp
-from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.models.classifier import Classifier, head_of
 
 
 def highest_probability(logits: Float[Array, "K"]) -> Float[Array, ""]:
@@ -52,10 +52,11 @@ def scout(
         InputError: An unknown reading.
     """
     check_choice("reading", reading, ("code", "paper"))
-    cells = clf.features(images)
+    feature_map = clf.feature_map(images)
 
-    def one(cells, predicted, contrast):
-        logits, pull_back = jax.vjp(clf.head, cells)
+    def one(of_image, predicted, contrast):
+        cells = of_image.cells
+        logits, pull_back = jax.vjp(head_of(clf, of_image), cells)
 
         def attribution(cotangent):
             return (cells * pull_back(cotangent)[0]).sum(-1)
@@ -72,5 +73,5 @@ def scout(
         return for_p * (for_q.max() - for_q) * sure
 
     with jax.default_matmul_precision("highest"):
-        maps = jax.vmap(one)(cells, classes, contrast_classes)
-    return with_sp(maps, clf.head, cells, classes, sp_sigma)
+        maps = jax.vmap(one)(feature_map, classes, contrast_classes)
+    return with_sp(maps, clf, feature_map, classes, sp_sigma)

@@ -1,10 +1,10 @@
-"""A classifier cut in two: features (image -> cells) and head (cells -> logits)."""
+"""A classifier cut in two: features (image -> cells, context) and head (both -> logits)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,28 @@ from jaxtyping import Array, Float
 from fgvce_jax.checks import check_cells
 from fgvce_jax.config import MOST
 from fgvce_jax.errors import InputError
+from fgvce_jax.heads import SearchHead, searchable
 from fgvce_jax.models.pytree import fit_for_jit
 
 _STATIC = {"static": True}
+
+
+class FeatureMap(NamedTuple):
+    """Images at the cut.
+
+    Attributes:
+        cells: [B, n, n, C].
+        context: The rest that the head needs of each image and no edit touches, a transformer's
+            class token for instance: arrays with leading axis B, or None.
+    """
+
+    cells: Float[Array, "B n n C"]
+    context: Any = None
+
+    @classmethod
+    def of(cls, out: Any) -> FeatureMap:
+        """From the result of a classifier's features: cells, or cells and context."""
+        return cls(*jax.tree.map(jnp.asarray, out if isinstance(out, tuple) else (out,)))
 
 
 @jax.tree_util.register_dataclass
@@ -25,8 +44,9 @@ _STATIC = {"static": True}
 class Backbone:
     """A Flax NNX feature extractor with its weights laid open, so that they travel as arguments.
 
-    Calling it maps images, float [B, H, W, 3] in [0, 1], to cells, float32 [B, n, n, C], in
-    inference mode. Normalisation by `mean` and `std` is part of it.
+    Calling it maps images, float [B, H, W, 3] in [0, 1], to cells, float32 [B, n, n, C], or to
+    cells and context where the module does, in inference mode. Normalisation by `mean` and `std`
+    is part of it.
 
     Attributes:
         params: The trainable weights, an `nnx.State`.
@@ -44,7 +64,7 @@ class Backbone:
 
     @classmethod
     def from_module(cls, module: nnx.Module, mean: Any, std: Any) -> Backbone:
-        """Split `module`, whose call maps normalised images [B, H, W, 3] to cells."""
+        """Split `module`, whose call maps normalised images [B, H, W, 3] to cells (and context)."""
         graphdef, params, stats = nnx.split(module, nnx.Param, ...)
         return cls(params, stats, jnp.float32(mean), jnp.float32(std), graphdef)
 
@@ -52,22 +72,20 @@ class Backbone:
         """The NNX module again, holding these weights."""
         return nnx.merge(self.graphdef, self.params, self.stats, copy=True)
 
-    def __call__(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
-        """Cells in inference mode."""
+    def __call__(self, images: Float[ArrayLike, "B H W 3"]) -> Any:
+        """Cells (and context) in inference mode."""
         module = self.module()
         module.eval()
-        return module(self._normalise(images)).astype(jnp.float32)
+        return self._run(module, images)
 
-    def train(
-        self, images: Float[ArrayLike, "B H W 3"]
-    ) -> tuple[Float[Array, "B n n C"], Backbone]:
-        """Cells in training mode, and the backbone with its BatchNorm statistics moved on."""
+    def train(self, images: Float[ArrayLike, "B H W 3"]) -> tuple[Any, Backbone]:
+        """The same in training mode, and the backbone with its BatchNorm statistics moved on."""
         module = self.module()
         module.train()
-        cells = module(self._normalise(images)).astype(jnp.float32)
+        out = self._run(module, images)
         module.eval()
         _, params, stats = nnx.split(module, nnx.Param, ...)
-        return cells, replace(self, params=params, stats=stats)
+        return out, replace(self, params=params, stats=stats)
 
     def astype(self, dtype: Any) -> Backbone:
         """The same backbone computing in `dtype` (float32 or bfloat16); cells stay float32."""
@@ -79,9 +97,10 @@ class Backbone:
             self, params=jax.tree.map(cast, self.params), stats=jax.tree.map(cast, self.stats)
         )
 
-    def _normalise(self, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    def _run(self, module: nnx.Module, images: Float[ArrayLike, "B H W 3"]) -> Any:
         dtype = jax.tree.leaves(self.params)[0].dtype
-        return ((jnp.asarray(images) - self.mean) / self.std).astype(dtype)
+        normalised = ((jnp.asarray(images) - self.mean) / self.std).astype(dtype)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), module(normalised))
 
 
 @jax.tree_util.register_dataclass
@@ -90,10 +109,10 @@ class Classifier:
     """Two functions and what a user needs to know of them; a pytree, so it can enter `jax.jit`.
 
     Attributes:
-        features: Images, float32 [B, H, W, 3] in [0, 1], to cells, float32 [B, n, n, C]. It
-            normalises the images itself.
-        head: Cells [..., n, n, C] to logits [..., K]: a head of `fgvce_jax.heads`, or any
-            function.
+        features: Images, float32 [B, H, W, 3] in [0, 1], to cells, float32 [B, n, n, C], or to
+            a pair of cells and context (see `FeatureMap`). It normalises the images itself.
+        head: Cells [..., n, n, C], and the context where there is one, to logits [..., K]: a head
+            of `fgvce_jax.heads`, or any function.
         num_classes: K.
         image_size: Height and width of the images it expects, in pixels.
         class_names: K names; "0", "1", ... when not given.
@@ -109,7 +128,7 @@ class Classifier:
     """
 
     features: Callable[[Any], Any]
-    head: Callable[[Any], Any]
+    head: Callable[..., Any]
     num_classes: int = field(metadata=_STATIC)
     image_size: int = field(metadata=_STATIC)
     class_names: tuple[str, ...] = field(default=(), metadata=_STATIC)
@@ -130,7 +149,16 @@ class Classifier:
 
     def __call__(self, images: ArrayLike) -> Float[Array, "B K"]:
         """Logits of images, float32 [B, H, W, 3] in [0, 1]."""
-        return self.head(self.features(images))
+        return self.logits(self.feature_map(images))
+
+    def feature_map(self, images: ArrayLike) -> FeatureMap:
+        """Images, float32 [B, H, W, 3] in [0, 1], at the cut."""
+        return FeatureMap.of(self.features(images))
+
+    def logits(self, feature_map: FeatureMap) -> Float[Array, "B K"]:
+        """Logits of images at the cut."""
+        cells, context = feature_map
+        return self.head(cells) if context is None else self.head(cells, context)
 
     def astype(self, dtype: Any) -> Classifier:
         """The same classifier with its backbone computing in `dtype`; the head stays float32."""
@@ -150,14 +178,21 @@ def mean_colour(clf: Classifier) -> Float[Array, "3"]:
 
 
 @jax.jit
-def cells_of(clf: Classifier, images: Float[ArrayLike, "B H W 3"]) -> Float[Array, "B n n C"]:
-    """The images' feature maps.
+def feature_map_of(clf: Classifier, images: Float[ArrayLike, "B H W 3"]) -> FeatureMap:
+    """The images at the cut, checked.
 
     Raises:
-        InputError: The head makes something else than `num_classes` logits of them.
+        InputError: Cells that are not square, or a head that makes something else than
+            `num_classes` logits of them.
     """
-    cells = clf.features(images)
-    num_classes = check_cells(clf.head, jax.ShapeDtypeStruct(cells.shape[1:], cells.dtype))
+    out = clf.feature_map(images)
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), out)
+    num_classes = check_cells(clf.head, *first)
     if num_classes != clf.num_classes:
         raise InputError(f"head: expected {clf.num_classes} classes' logits, got {num_classes}")
-    return cells
+    return out
+
+
+def head_of(clf: Classifier, feature_map: FeatureMap) -> SearchHead:
+    """The head of one image at the cut (without the axis B), ready to be searched."""
+    return searchable(clf.head).bind(feature_map.context, feature_map.cells)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from fgvce_jax.data.augment import AugmentConfig, augment
 from fgvce_jax.heads.calm import expectation_maximisation, marginal_likelihood
-from fgvce_jax.models import Classifier
+from fgvce_jax.models import Classifier, FeatureMap
 from fgvce_jax.train.config import TrainConfig
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -55,8 +55,12 @@ def through_backbone(loss: HeadLoss) -> Loss:
     """`loss` of the cells that a classifier's backbone gives in training mode."""
 
     def of_images(classifier, images, labels):
-        cells, features = classifier.features.train(images)
-        value, logits = loss(classifier.head, cells, labels)
+        out, features = classifier.features.train(images)
+        cells, context = FeatureMap.of(out)
+        head = classifier.head
+        if context is not None:
+            head = lambda cells: classifier.head(cells, context)  # noqa: E731
+        value, logits = loss(head, cells, labels)
         return value, (replace(classifier, features=features), logits)
 
     return of_images

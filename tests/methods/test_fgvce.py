@@ -105,7 +105,7 @@ def test_a_weight_that_looks_at_other_images_sees_them_edited(case):
     replaced[1, 2] = True
     other = np.full((4, 4, 8), 7, np.float32)
     edited = EditedFeatures(model.clf.features, jnp.asarray(replaced), jnp.asarray(other))
-    cells = np.asarray(edited(images))
+    cells = np.asarray(edited(images).cells)
     own = np.asarray(model.clf.features(images))
     np.testing.assert_array_equal(cells[:, replaced], 7)
     np.testing.assert_array_equal(cells[:, ~replaced], own[:, ~replaced])
