@@ -125,6 +125,7 @@ _RECORDS = (
     Method("gradcampp", "cams", "GradCAM++", "Chattopadhyay et al., WACV 2018"),
     Method("scorecam", "scorecam", "ScoreCAM", "Wang et al., CVPR workshop 2020"),
     Method("layercam", "cams", "LayerCAM", "Jiang et al., TIP 2021"),
+    Method("finercam", "finercam", "Finer-CAM", "Zhang et al., CVPR 2025"),
     Method("fgcam", "fgcam", "FG-CAM", "Qiu et al., 2023"),
     Method("calm", "calm", "CALM", "Kim et al., ICCV 2021"),
     Method(

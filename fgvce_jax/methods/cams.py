@@ -8,6 +8,7 @@ logit with respect to them. A *weighting* maps (h, g) of one sample to w, [n, n,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -48,11 +49,14 @@ def weighted_cells(
     weighting: Weighting,
     clf: Classifier,
     feature_map: FeatureMap,
-    classes: Int[Array, "B"],
+    score: Callable[[Float[Array, "B K"]], Any],
 ) -> Float[Array, "B n n C"]:
-    """The terms w_c h_c of a map, before their sum over channels."""
+    """The terms w_c h_c of a map, before their sum over channels.
+
+    `score` [B], of the logits, is what the gradient is taken of: a class logit, say.
+    """
     cells, context = feature_map
-    gradients = jax.grad(lambda h: pick(clf.logits(FeatureMap(h, context)), classes).sum())(cells)
+    gradients = jax.grad(lambda h: score(clf.logits(FeatureMap(h, context))).sum())(cells)
     return jax.vmap(lambda h, g: weighting(h, g) * h)(cells, gradients)
 
 
@@ -60,7 +64,8 @@ def _method(weighting: Weighting) -> Callable[..., Any]:
     def cam(
         clf: Classifier, images: Float[Array, "B H W 3"], classes: Int[Array, "B"]
     ) -> Float[Array, "B n n"]:
-        terms = weighted_cells(weighting, clf, clf.feature_map(images), classes)
+        score = partial(pick, classes=classes)
+        terms = weighted_cells(weighting, clf, clf.feature_map(images), score)
         return jax.nn.relu(terms.sum(-1))
 
     cam.__doc__ = weighting.__doc__

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from fgvce_jax.errors import InputError
 from fgvce_jax.methods.cams import WEIGHTINGS, weighted_cells
 from fgvce_jax.methods.scorecam import scored_cells
+from fgvce_jax.methods.scores import pick
 from fgvce_jax.models.classifier import Backbone, Classifier, FeatureMap
 from fgvce_jax.models.layers import Activation, Chain, MaxPool
 from fgvce_jax.models.resnet import BasicBlock, Bottleneck
@@ -189,7 +190,8 @@ def fgcam(
     if base == "scorecam":
         relevance = scored_cells(clf, images, cells, classes, chunk)
     elif base in WEIGHTINGS:
-        relevance = weighted_cells(WEIGHTINGS[base], clf, FeatureMap(cells), classes)
+        score = partial(pick, classes=classes)
+        relevance = weighted_cells(WEIGHTINGS[base], clf, FeatureMap(cells), score)
     else:
         raise InputError(f"base {base!r}: expected one of {', '.join([*WEIGHTINGS, 'scorecam'])}")
     if denoise:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from fgvce_jax.errors import InputError
 from fgvce_jax.methods.scores import image_gradients
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.spec import with_activation
@@ -30,6 +31,10 @@ def gbp(
     """Guided gradient of the class logit, summed over channels in absolute value.
 
     Raises:
-        InputError: A classifier of the user's own functions, whose ReLUs cannot be replaced.
+        InputError: A classifier of the user's own functions, whose ReLUs cannot be replaced, or a
+            network without any, such as a ConvNeXt or a vision transformer.
     """
-    return jnp.abs(image_gradients(with_activation(clf, guided_relu), images, classes)).sum(-1)
+    guided = with_activation(clf, guided_relu)
+    if jax.tree.structure(guided) == jax.tree.structure(clf):
+        raise InputError(f"gbp: needs a network of ReLUs, {clf.spec.arch} has none")
+    return jnp.abs(image_gradients(guided, images, classes)).sum(-1)

@@ -13,7 +13,7 @@ from tiny import problems, tiny
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS
 from fgvce_jax.methods.gbp import guided_relu
-from fgvce_jax.models import ModelSpec
+from fgvce_jax.models import ModelSpec, build
 
 
 def test_guided_relu_passes_positive_gradients_of_positive_inputs():
@@ -49,6 +49,13 @@ def test_gbp_needs_relus_that_it_can_replace():
     images, classes, _ = problems(model)
     with pytest.raises(fg.InputError, match="of the user's own"):
         METHODS["gbp"](model.clf, images, classes)
+
+
+def test_gbp_needs_relus():
+    clf = jax.eval_shape(lambda: build(ModelSpec("convnext_tiny"), 5, 32, jax.random.key(0)))
+    images, classes = some_images(count=1)
+    with pytest.raises(fg.InputError, match="a network of ReLUs, convnext_tiny has none"):
+        jax.eval_shape(METHODS["gbp"], clf, images, classes)
 
 
 def test_ig_is_the_integral_of_the_gradient():

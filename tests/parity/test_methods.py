@@ -81,6 +81,38 @@ def test_maps_of_torchcam(pair, name, extractor):
     assert_close(METHODS[name](clf, images, classes), theirs.detach())
 
 
+def test_finer_cam(pair):
+    """torchcam has the paper's even weights."""
+    clf, network, images, classes = pair
+    with cams.FinerCAM(network, "features", gamma=0.6, num_references=3) as extract:
+        scores = network(to_torch(images))
+        (theirs,) = extract(classes.tolist(), scores, normalized=False)
+    ours = METHODS["finercam"](clf, images, classes, weights="even", strength=0.6)
+    assert_close(ours, theirs.detach())
+
+
+def finer_weighted_target(logits, main, references, alpha):
+    """The score of the authors' code: gaps weighted by the references' probabilities."""
+    p = torch.softmax(logits, -1)
+    gaps = sum(p[r] * (logits[main] - alpha * logits[r]) for r in references)
+    return gaps / (sum(p[r] for r in references) + 1e-9)
+
+
+def test_finer_cam_of_the_authors(pair):
+    clf, network, images, classes = pair
+    cells = network.features((to_torch(images) - network.mean) / network.std)
+    cells = cells.detach().requires_grad_()
+    logits = network.classifier(network.pool(cells).flatten(1))
+    near = (logits - logits.gather(1, torch.tensor(classes).long()[:, None])).abs().argsort(1)
+    total = sum(
+        finer_weighted_target(z, int(order[0]), order[1:4].tolist(), 1.0)
+        for z, order in zip(logits, near, strict=True)
+    )
+    (slope,) = torch.autograd.grad(total, cells)
+    theirs = (slope.mean((2, 3), keepdim=True) * cells).sum(1).relu()
+    assert_close(METHODS["finercam"](clf, images, classes), theirs.detach())
+
+
 def test_gradcampp(pair):
     # torchcam (0.4, 0.5) divides by alpha's denominator in a copy that it drops, so its alpha is
     # g^2. From it are the activations and gradients, the weights are the definition's.
