@@ -26,6 +26,9 @@ from fgvce_jax.models.classifier import Backbone, Classifier, FeatureMap
 from fgvce_jax.models.layers import Activation, Chain, MaxPool
 from fgvce_jax.models.resnet import BasicBlock, Bottleneck
 
+RULED = BasicBlock | Bottleneck | nnx.Conv | nnx.BatchNorm | Activation | MaxPool
+"""The layers that relevance can be carried through."""
+
 Rule = Callable[[Float[Array, "B h w D"]], Float[Array, "B H W C"]]
 
 
@@ -59,8 +62,9 @@ def positive(
     strides: Any = conv.strides  # wider types in flax than what `conv` of this package gives
     padding: Any = conv.padding
     dimensions = ("NHWC", "HWIO", "NHWC")
+    groups = conv.feature_group_count
     return lambda x: jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=dimensions
+        x, kernel, strides, padding, dimension_numbers=dimensions, feature_group_count=groups
     )
 
 
@@ -119,10 +123,8 @@ def rules(
                 back[name] = lambda r, plus=plus, x=x: shares(plus, (x,), r)[0]
         elif isinstance(unit, MaxPool):
             back[name] = lambda r, unit=unit, x=x: shares(unit, (x,), r)[0]
-        elif isinstance(unit, Activation | nnx.BatchNorm):
-            back[name] = lambda r: r  # the convolution before has taken it into account
-        else:
-            raise InputError(f"fgcam: no rule for a layer of type {type(unit).__name__}")
+        else:  # an activation or a norm: the convolution before has taken it into account
+            back[name] = lambda r: r
         x = unit(x)
     return x, back
 
@@ -182,7 +184,7 @@ def fgcam(
     if isinstance(features, Backbone):
         features = features.astype(jnp.float32)  # shares of relevance are lost in bfloat16
     chain = features.module() if isinstance(features, Backbone) else None
-    if not isinstance(chain, Chain):
+    if not isinstance(chain, Chain) or not all(isinstance(u, RULED) for u in chain.units.values()):
         raise InputError("fgcam: needs the layers of a ResNet or VGG of this package")
     chain.eval()
     after = units_after(chain, stage)

@@ -10,8 +10,8 @@ from tiny import problems, tiny
 
 import fgvce_jax as fg
 from fgvce_jax.methods import METHODS
-from fgvce_jax.methods.fgcam import denoised, input_rule, rules, shares, units_after
-from fgvce_jax.models import ModelSpec
+from fgvce_jax.methods.fgcam import denoised, input_rule, positive, rules, shares, units_after
+from fgvce_jax.models import ModelSpec, build
 from fgvce_jax.models.layers import conv
 
 
@@ -119,6 +119,22 @@ def test_a_denoised_map_is_that_of_the_denoised_terms():
             terms = jax.vmap(denoised)(cells * weights[:, None, None])
             expected = np.maximum(np.asarray(terms).sum(-1), 0)
             np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("arch", ["convnext_tiny", "efficientnet_lite0"])
+def test_networks_of_other_layers_are_refused(arch):
+    clf = jax.eval_shape(lambda: build(ModelSpec(arch), 5, 32, jax.random.key(0)))
+    with pytest.raises(fg.InputError, match="fgcam: needs the layers of a ResNet or VGG"):
+        jax.eval_shape(METHODS["fgcam"], clf, *some_images(count=1))
+
+
+def test_a_grouped_convolution_hands_relevance_to_its_own_group():
+    layer = conv(4, 6, 1, groups=2, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).uniform(size=(1, 2, 2, 4)).astype(np.float32)
+    weights = np.maximum(np.float64(layer.kernel[...])[0, 0], 0)  # [2, 6]: inputs of each group
+    ours = positive(layer, None)(x)
+    expected = np.concatenate([x[..., :2] @ weights[:, :3], x[..., 2:] @ weights[:, 3:]], -1)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_it_cannot_do():
