@@ -24,17 +24,12 @@ _TEXTS = ("key", "config", "skipped")
 
 
 def open_bank(
-    path: Path,
-    key: Mapping[str, Any],
-    build: Callable[[], tuple[Bank, Skipped]],
-    *,
-    keep: bool = True,
+    path: Path, key: Mapping[str, Any], build: Callable[[], tuple[Bank, Skipped]]
 ) -> tuple[Bank, Skipped]:
     """The bank in a file, if it was made of `key`; else the one that `build` makes.
 
-    `key` is all that the bank depends on, as JSON can hold it. Of several processes, one should
-    `keep` a new bank. InputError where `path` is something else, which is never overwritten, or
-    lies in no folder.
+    `key` is all that the bank depends on, as JSON can hold it. InputError where `path` is something
+    else, which is never overwritten, or lies in no folder.
     """
     if not path.parent.is_dir():
         raise InputError(f"bank_file {path}: expected an existing folder to keep it in")
@@ -48,9 +43,8 @@ def open_bank(
         except InputError as error:
             notify(f"{error}; building it again")
     bank, skipped = build()
-    if keep:
-        with whole_file(path) as file:
-            save_bank(bank, file, key, skipped)
+    with whole_file(path) as file:
+        save_bank(bank, file, key, skipped)
     return bank, skipped
 
 

@@ -160,22 +160,34 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
-class DistributedConfig:
-    """Several processes, on one machine or many, that share a run and its folder.
+class RayConfig:
+    """Many machines: the workers of a run on a Ray cluster, beside each other.
 
     Attributes:
-        cluster: Take the addresses from the cluster's own environment (SLURM, Open MPI, TPU, ...).
-        coordinator: host:port of process 0.
-        num_processes: How many processes there are.
-        process_id: Which one this is, from 0.
-        timeout_s: How long the processes wait for each other, in seconds.
+        address: The cluster: "auto" for the one that this machine belongs to, HOST:PORT for
+            another, "local" to start one on this machine. `--ray ADDRESS` is short for it.
+        workers: How many workers; by default as many as the cluster has room for at any time.
+        gpus_per_worker: GPUs that each worker has to itself and computes on together; by default 1
+            where the cluster has any.
+        cpus_per_worker: Processors that each worker claims; with fewer per machine than it has,
+            several workers share a machine.
     """
 
-    cluster: bool = False
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    timeout_s: int = 300
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: int | None = None
+    cpus_per_worker: int = 1
+
+    def __post_init__(self):
+        at_least(self, 1, "workers", "cpus_per_worker")
+        at_least(self, 0, "gpus_per_worker")
+        if self.address is None and (self.workers, self.gpus_per_worker) != (None, None):
+            raise InputError("ray: expected a cluster's address beside the workers, as --ray auto")
+        if self.address == "" or (self.address or "").startswith("ray://"):
+            raise InputError(
+                f"ray {self.address}: expected auto, local or HOST:PORT, on a machine of the "
+                "cluster"
+            )
 
 
 @dataclass(frozen=True)

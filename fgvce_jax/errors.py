@@ -14,6 +14,10 @@ class Unfinished(InputError):
     """
 
 
+class Stopped(Unfinished):
+    """An early end that was asked for, by SIGTERM or a time limit; see `stop.Stop`."""
+
+
 class UnreadableImage(InputError):
     """One image that cannot be decoded; a run skips it, names it and goes on.
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
     Unfinished where it cannot be written, for instance because the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of a name of its own: another machine may write the same file, under the same process id.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with writing(path):
             with open(temporary, "wb") as file:

@@ -92,29 +92,39 @@ def _predict(
     return feature_map, clf.logits(feature_map)
 
 
-def most_confused(
+def confusion_votes(
     predictor: Predictor,
     dataset: Dataset,
     labels: Int[np.ndarray, "N"],
-    count: int,
+    part: range,
     advance: Callable[[int], None] = lambda count: None,
-) -> Int[np.ndarray, "K"]:
-    """For every class, the other class that is predicted most often for its images.
+) -> Float[np.ndarray, "2 K K"]:
+    """Over the images of a part, by their class (row) and a class predicted (column): how many
+    there are, and the sum of that class's probabilities.
 
-    Where no image of a class is misclassified, the other class with the highest mean probability.
-    Only the first `count` images are looked at; `advance` is called with each batch's size.
+    Probabilities count in steps of 2^-24, so that their sums are exact and the parts of a split add
+    up to the same in any order. `advance` is called with each batch's size.
     """
-    votes = np.zeros((predictor.clf.num_classes,) * 2)
+    votes = np.zeros((2, predictor.clf.num_classes, predictor.clf.num_classes))
     # Unreadable images are reported where they are missed in the results.
-    for batch in predictor.batches(dataset, np.arange(count), on_skip=lambda error: None):
+    for batch in predictor.batches(dataset, np.array(part), on_skip=lambda error: None):
         _, logits = predictor(batch)
         rows = labels[batch.index]
-        np.add.at(votes, (rows, logits.argmax(-1)), 1)
-        # Each class's probabilities sum to less than 1, so they only decide between equal counts.
-        np.add.at(votes, rows, np.asarray(jax.nn.softmax(logits)) / (len(labels) + 1))
+        np.add.at(votes[0], (rows, logits.argmax(-1)), 1)
+        np.add.at(votes[1], rows, np.round(np.asarray(jax.nn.softmax(logits)) * 2**24) / 2**24)
         advance(len(rows))
-    np.fill_diagonal(votes, -1)
-    return votes.argmax(-1).astype(np.int32)
+    return votes
+
+
+def most_confused(votes: Float[np.ndarray, "2 K K"]) -> Int[np.ndarray, "K"]:
+    """For every class, the other class that is predicted most often for its images.
+
+    Between equal counts the probabilities decide, as where no image of a class is misclassified.
+    """
+    counts, probabilities = votes
+    found = counts + probabilities / (counts.sum() + 1)  # each sum is below the number of images
+    np.fill_diagonal(found, -1)
+    return found.argmax(-1).astype(np.int32)
 
 
 # --- other methods' maps beside the explanations -------------------------------------------------

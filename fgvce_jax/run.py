@@ -2,105 +2,93 @@
 
 from __future__ import annotations
 
-import platform
 import time
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
-from fgvce_jax import __version__
-from fgvce_jax.bank import Bank, build_bank
+from fgvce_jax.bank import Bank
 from fgvce_jax.bank_file import Skipped, open_bank
-from fgvce_jax.config import BankConfig, ExplainConfig
+from fgvce_jax.cluster import Pool, connected
+from fgvce_jax.config import BankConfig, ExplainConfig, RayConfig
 from fgvce_jax.data.example import Dataset
-from fgvce_jax.data.pipeline import image_loader, preprocess
-from fgvce_jax.distributed import Processes
-from fgvce_jax.errors import UnreadableImage
+from fgvce_jax.data.pipeline import preprocess
 from fgvce_jax.heads import searchable
-from fgvce_jax.inference import Explainer, Predictor, check_methods, most_confused, need_all_cells
+from fgvce_jax.inference import check_methods, most_confused, need_all_cells
 from fgvce_jax.logit_changes import why_not_linear
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
 from fgvce_jax.report import write_report
-from fgvce_jax.results import (
-    CORE_MAPS,
-    Run,
-    join_run,
-    open_run,
-    read_run,
-    summary,
-    whole_parts,
-)
+from fgvce_jax.results import CORE_MAPS, Run, open_run, read_run, summary
 from fgvce_jax.run_inputs import RunInputs, open_inputs, open_splits
+from fgvce_jax.run_worker import Worker, open_worker, versions
+from fgvce_jax.stop import Stop
+from fgvce_jax.workers import Here, Task
 
 __all__ = ["explain_split", "report_again", "summary"]
 
 
-def explain_split(config: ExplainConfig, folder: Path, processes: Processes | None = None) -> None:
+def explain_split(
+    config: ExplainConfig, folder: Path, ray: RayConfig | None = None, stop: Stop | None = None
+) -> None:
     """Explain every misclassified image of a split into `folder`, and write the report.
 
-    A run that was interrupted continues. With several processes, each calls this with the same
-    config and folder; each explains its share of the parts, and process 0 puts them together.
+    A run that was interrupted continues.
+
+    Args:
+        config: Which images, classifier, bank and search.
+        folder: Of the results.
+        ray: The cluster whose workers compute; by default this process does.
+        stop: Asks for an early end.
+
+    Raises:
+        InputError: Something that the config names cannot be used, or the folder is not this run's.
+        Stopped: `stop` asked for it. The parts in hand are written, and the same call continues.
     """
-    processes = processes or Processes()
-    run = _open_folder(folder, asdict(config), processes)
-    with run, processes.alive(folder):
+    ray, stop = ray or RayConfig(), stop or Stop()
+    with connected(ray) if ray.address else nullcontext(), _open_folder(folder, config) as run:
         started = time.perf_counter()
         inputs = open_inputs(config)
         methods = check_methods(config.methods, inputs.clf)
-        if processes.primary:
-            run.check_inputs(inputs.fingerprints)
-        predictor = Predictor(inputs.clf, config.batch_size, config.data.num_workers)
-        path = Path(config.bank_file or folder / "bank.npz")
-        bank, skipped = _open_bank(predictor, inputs, config.bank, path, processes.primary)
-        if processes.primary:
-            _notify_missing_references(bank, inputs.clf)
-        loaded = time.perf_counter()
-
+        run.check_inputs(inputs.fingerprints)
         count = min(len(inputs.dataset), config.limit or len(inputs.dataset))
-        explainer = Explainer(predictor, config.search, bank, inputs.references.ids, methods)
-        if config.pairs == "confusion":
-            with stage("Finding confused pairs", count) as advance:
-                split = inputs.dataset, inputs.labels
-                explainer.confused_with = most_confused(predictor, *split, count, advance)
-        if need_all_cells(methods):
-            whole, path = replace(config.bank, top_m=None), folder / "bank-all.npz"
-            explainer.all_cells, _ = _open_bank(predictor, inputs, whole, path, processes.primary)
         starts = range(0, count, config.part_size)
         parts = [range(start, min(start + config.part_size, count)) for start in starts]
-        todo = [i for i in processes.share(range(len(parts))) if i not in run.resumed]
-        with stage("Explaining", sum(len(parts[i]) for i in todo)) as advance:
-            for i in todo:
-                run.write_part(i, explainer(inputs.dataset, inputs.labels, parts[i], advance))
+        workers = _workers(config, inputs, run, ray, stop, len(parts))
+        path = Path(config.bank_file or folder / "bank.npz")
+        bank, skipped = _open_bank(workers, inputs, config.bank, path)
+        _notify_missing_references(bank, inputs.clf)
+        loaded = time.perf_counter()
 
-        if not processes.primary:
-            processes.wait_for_results(folder, lambda: run.finished)
-            return
-        processes.wait_for_parts(folder, lambda: run.done, len(parts))
+        confused_with = _confused(workers, parts) if config.pairs == "confusion" else None
+        all_cells = None
+        if need_all_cells(methods):
+            whole, path = replace(config.bank, top_m=None), folder / "bank-all.npz"
+            all_cells, _ = _open_bank(workers, inputs, whole, path)
+        workers.everywhere(Worker.hold, bank, all_cells, confused_with)
+        with stop.deferred():
+            computed_by = _explain(workers, run, parts)
         timings = {
             "classifier and bank": round(loaded - started, 3),
             "predictions and explanations": round(time.perf_counter() - loaded, 3),
         }
-        info = _run_info(bank, inputs.clf, skipped, processes.count) | {"timings": timings}
+        info = _run_info(bank, inputs.clf, skipped) | computed_by | {"timings": timings}
         run.merge(inputs.clf.class_names, len(parts), info, (*CORE_MAPS, *methods))
         _report(folder, inputs.clf, inputs.dataset, inputs.references)
         run.finish()
 
 
-def _open_folder(folder: Path, config: dict[str, Any], processes: Processes) -> Run:
-    """The run in `folder`; the processes part once it is open and each knows what is done."""
-    if not processes.primary:
-        resumed = whole_parts(folder)  # now, as process 0 may finish the run at any time later
-        processes.disconnect()
-        return join_run(folder, config, resumed)
-    run = open_run(folder, config)
-    processes.disconnect()
+def _open_folder(folder: Path, config: ExplainConfig) -> Run:
+    """The run in `folder`, whose state is told."""
+    run = open_run(folder, asdict(config))
     if run.resumed:
         notify(f"{folder}: continuing, {len(run.resumed)} parts are done")
     elif (folder / "run.json").exists():
@@ -108,22 +96,34 @@ def _open_folder(folder: Path, config: dict[str, Any], processes: Processes) -> 
     return run
 
 
+def _workers(
+    config: ExplainConfig, inputs: RunInputs, run: Run, ray: RayConfig, stop: Stop, parts: int
+) -> Here | Pool:
+    """The worker of this process, or those of the cluster that it is connected to."""
+    mark = run.mark()
+    if ray.address is None:
+        return Here(Worker(config, inputs, mark), stop)
+    kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    settings = {name: jax.config.values[name] for name in kept}
+    if ray.gpus_per_worker == 0:  # it sees those of its machine all the same
+        settings["jax_platforms"] = "cpu"
+    sent = inputs.to_send(config)
+    make = partial(open_worker, config, sent, mark.absolute(), versions(), settings)
+    return Pool(make, ray, stop, most=max(parts - len(run.resumed), 1))
+
+
 def _open_bank(
-    predictor: Predictor, inputs: RunInputs, config: BankConfig, path: Path, keep: bool
+    workers: Here | Pool, inputs: RunInputs, config: BankConfig, path: Path
 ) -> tuple[Bank, Skipped]:
     """The bank in `path`, or a new one; and the reference images that could not be read."""
-    clf, size, skipped = predictor.clf, predictor.batch_size, []
-
-    def skip(error: UnreadableImage) -> None:
-        notify(f"skipped reference {error}")
-        skipped.append({"id": error.id, "why": error.why})
 
     def build() -> tuple[Bank, Skipped]:
-        options = {"num_workers": predictor.num_workers, "on_skip": skip}
-        load = image_loader(inputs.references, size, clf.image_size, clf.resize_to, **options)
-        with stage("Collecting references", config.per_class * clf.num_classes) as advance:
-            labels = inputs.reference_labels
-            bank = build_bank(clf, load, labels, config, batch_size=size, advance=advance)
+        wanted = config.per_class * inputs.clf.num_classes
+        with stage("Collecting references", wanted) as advance:
+            task = {0: Task((config,), wanted)}
+            ((_, (bank, skipped)),) = workers.map(Worker.build_bank, task, advance)
+        for image in skipped:
+            notify(f"skipped reference image {image['id']}: {image['why']}")
         return bank, skipped
 
     key = {
@@ -131,7 +131,29 @@ def _open_bank(
         "references": inputs.fingerprints["reference dataset"],
         **asdict(config),
     }
-    return open_bank(path, key, build, keep=keep)
+    return open_bank(path, key, build)
+
+
+def _confused(workers: Here | Pool, parts: Iterable[range]) -> Int[np.ndarray, "K"]:
+    """Each class's target where correctly classified images are asked about."""
+    tasks = {i: Task((part,), len(part)) for i, part in enumerate(parts)}
+    with stage("Finding confused pairs", sum(map(len, parts))) as advance:
+        votes = sum(found for _, found in workers.map(Worker.count_confusions, tasks, advance))
+    return most_confused(np.asarray(votes))
+
+
+def _explain(workers: Here | Pool, run: Run, parts: list[range]) -> dict[str, Any]:
+    """Compute the parts that are not there; returns by whom, for run.json."""
+    todo = {i: part for i, part in enumerate(parts) if i not in run.resumed}
+    tasks = {i: Task((i, part), len(part)) for i, part in todo.items()}
+    devices, names = set(), set()
+    with stage("Explaining", sum(map(len, todo.values()))) as advance:
+        for i, done in workers.map(Worker.explain, tasks, advance):
+            if done.results is not None:
+                run.write_part(i, done.results)
+            devices.add(done.device)
+            names.add(done.worker)
+    return {"device": ", ".join(sorted(devices)), "workers": len(names)}
 
 
 def _notify_missing_references(bank: Bank, clf: Classifier) -> None:
@@ -151,18 +173,13 @@ def _few_references(bank: Bank, clf: Classifier) -> dict[str, int]:
     return {name: count for name, count in counts if 0 < count < bank.config.per_class}
 
 
-def _run_info(bank: Bank, clf: Classifier, skipped: Skipped, processes: int) -> dict[str, Any]:
+def _run_info(bank: Bank, clf: Classifier, skipped: Skipped) -> dict[str, Any]:
     """The entries of run.json that describe how the results came about."""
-    packages = ("jax", "jaxlib", "flax", "numpy")
-    devices = jax.local_devices()
     return {
         "classes_without_reference": [clf.class_names[k] for k in bank.missing()],
         "classes_with_few_references": _few_references(bank, clf),
         "skipped_references": list(skipped),
-        "versions": {"fgvce_jax": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in packages},
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "processes": processes,
+        "versions": versions(),
         "edits_interact": why_not_linear(searchable(clf.head)),
     }
 

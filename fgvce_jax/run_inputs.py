@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -12,6 +14,7 @@ from fgvce_jax.config import DataConfig, ExplainConfig
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.labels import dataset_fingerprint, match_labels
+from fgvce_jax.errors import InputError
 from fgvce_jax.files import fingerprint
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify
@@ -44,6 +47,46 @@ class RunInputs:
             "dataset": dataset_fingerprint(self.dataset.ids, self.labels),
             "reference dataset": dataset_fingerprint(self.references.ids, self.reference_labels),
         }
+
+    def to_send(self, config: ExplainConfig) -> SentInputs:
+        """Them, as they travel to another process."""
+        clf = jax.device_get(self.clf)
+        return SentInputs(config, clf, self.labels, self.reference_labels, self.fingerprints)
+
+
+@dataclass(frozen=True)
+class SentInputs:
+    """Inputs on their way to another process: the images stay, and are opened again there.
+
+    Attributes:
+        config: Of the run.
+        clf: The classifier, with NumPy's arrays.
+        labels, reference_labels: As in `RunInputs`.
+        fingerprints: Of the inputs.
+    """
+
+    config: ExplainConfig
+    clf: Classifier
+    labels: Int[np.ndarray, "N"]
+    reference_labels: Int[np.ndarray, "M"]
+    fingerprints: dict[str, str]
+
+    def open(self) -> RunInputs:
+        """The inputs again; InputError where other images are found than those they were made of.
+
+        Without this an image that is missing would be skipped as if it were damaged.
+        """
+        config, clf = self.config, jax.tree.map(jnp.asarray, self.clf)
+        dataset, references = open_splits(config.data, config.split, config.reference_split)
+        found = {
+            "dataset": dataset_fingerprint(dataset.ids, self.labels),
+            "reference dataset": dataset_fingerprint(references.ids, self.reference_labels),
+        }
+        for name, value in found.items():
+            if value != self.fingerprints[name]:
+                where = config.data.path or config.data.name
+                raise InputError(f"{where}: holds another {name}, expected that of the driver")
+        return RunInputs(clf, dataset, self.labels, references, self.reference_labels)
 
 
 def open_inputs(config: ExplainConfig) -> RunInputs:

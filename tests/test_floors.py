@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[1] / "fgvce_jax"
 # The lowest first, modules and packages of one floor on one line. `__init__` is what
 # `import fgvce_jax` loads.
 FLOORS = """
-    errors config files progress assets memory distributed blur checks pictures
+    errors config files progress assets memory blur checks
+    stop
+    workers
+    cluster pictures
     heads
     models
     partition
@@ -27,6 +30,7 @@ FLOORS = """
     bank_file run_inputs
     report
     inference
+    run_worker
     run
     evaluate
     cli

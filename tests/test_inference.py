@@ -15,6 +15,7 @@ from fgvce_jax.inference import (
     Explainer,
     Predictor,
     check_methods,
+    confusion_votes,
     image_result,
     method_maps,
     most_confused,
@@ -189,7 +190,10 @@ def test_the_maps_of_an_explanation_are_not_computed_again(explained, monkeypatc
 def test_the_most_confused_classes(explained):
     _, dataset, _, _, explainer = explained
     count = 30
-    found = most_confused(explainer.predictor, dataset, dataset.labels, count)
+    split = explainer.predictor, dataset, dataset.labels
+    votes = [confusion_votes(*split, part) for part in (range(7), range(7, count))]
+    np.testing.assert_array_equal(votes[0] + votes[1], confusion_votes(*split, range(count)))
+    found = most_confused(votes[0] + votes[1])
     exponentials = np.exp(dataset.logits)
     probabilities = exponentials / exponentials.sum(-1, keepdims=True)
     seen = np.array([i for i in range(count) if i != 5])

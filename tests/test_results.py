@@ -18,11 +18,10 @@ from fgvce_jax.results import (
     CORE_MAPS,
     Edit,
     ImageResult,
-    join_run,
     open_run,
     read_run,
 )
-from fgvce_jax.results.parts import PART, read_part
+from fgvce_jax.results.parts import PART, part_path, read_part, write_part
 
 CLASSES = ("wren", "finch & co", "owl")
 CONFIG = {"data": {"name": "birds", "path": None}, "bank": {"widths": (1, 2), "sigma": 0.8}}
@@ -325,23 +324,29 @@ def test_a_finished_run_is_redone(tmp_path, uninterrupted):
     assert read_run(tmp_path / "run").info["counts"]["images"] == NUM_PARTS
 
 
-def test_several_processes_write_one_run(tmp_path, uninterrupted):
-    with pytest.raises(InputError, match="expected the run that the first process started"):
-        join_run(tmp_path / "run", CONFIG, frozenset())
-    with open_run(tmp_path / "run", CONFIG) as first:
-        resumed = frozenset({7})
-        with join_run(tmp_path / "run", CONFIG, resumed) as second:
-            assert second.resumed == {7}
-            second.write_part(1, part(1))
-            second.write_part(3, part(3))
-        first.write_part(0, part(0))
-        first.write_part(2, part(2))
+def test_others_that_see_the_mark_write_parts_beside_it(tmp_path, uninterrupted):
+    with open_run(tmp_path / "run", CONFIG) as run:
+        beside = run.mark().parent
+        write_part(part_path(beside, 1), 1, part(1))
+        write_part(part_path(beside, 3), 3, part(3))
+        run.write_part(0, part(0))
+        run.write_part(2, part(2))
         with pytest.raises(InputError, match="1 of 5 parts are missing, the first is part 4"):
-            first.merge(CLASSES, NUM_PARTS, {})
-        second.write_part(4, part(4))
-        first.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
-        first.finish()
+            run.merge(CLASSES, NUM_PARTS, {})
+        write_part(part_path(beside, 4), 4, part(4))
+        run.merge(CLASSES, NUM_PARTS, {"device": "cpu"})
+        run.finish()
     assert_same(read_run(tmp_path / "run"), uninterrupted)
+
+
+def test_a_mark_names_this_run_and_no_other(tmp_path):
+    with open_run(tmp_path / "run", CONFIG) as run:
+        first = run.mark()
+        run.write_part(0, part(0))
+    with open_run(tmp_path / "run", CONFIG) as run:
+        assert run.resumed == {0}
+        assert not first.exists()
+        assert run.mark().exists()
 
 
 # --- refusals -----------------------------------------------------------------------------------
@@ -361,8 +366,6 @@ def test_another_config_is_refused(tmp_path, config, message):
         run.write_part(0, part(0))
     with pytest.raises(InputError, match=message):
         open_run(tmp_path / "run", config)
-    with pytest.raises(InputError, match=message):
-        join_run(tmp_path / "run", config, frozenset())
     assert open_run(tmp_path / "run", CONFIG).resumed == {0}
 
 

@@ -3,6 +3,7 @@ from the signatures of the functions and config dataclasses that they stand for.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import traceback
@@ -14,22 +15,27 @@ from fgvce_jax.cli.commands import COMMANDS, full_parser
 from fgvce_jax.cli.compilation import cache_compilations, note_compilations
 from fgvce_jax.cli.parser import parse
 from fgvce_jax.cli.presets import with_presets
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, Stopped
 from fgvce_jax.progress import verbosity
 
 __all__ = ["cache_compilations", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 for an input that cannot be used."""
+    """Run one command; returns the exit code.
+
+    0; 2 for an input that cannot be used; 75, which schedulers know as a passing failure
+    (EX_TEMPFAIL), where the same command should be given again; 130 for Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _run(words)
     except InputError as error:
         if "--verbose" in words:
             traceback.print_exception(error)
-        print(f"fgvce: error: {error}", file=sys.stderr)
-        return 2
+        stopped = isinstance(error, Stopped)
+        print(f"fgvce: {'stopped' if stopped else 'error'}: {error}", file=sys.stderr)
+        return 75 if stopped else 2
     except KeyboardInterrupt:
         print("fgvce: interrupted; give the same command again", file=sys.stderr)
         return 130
@@ -42,7 +48,7 @@ def _run(words: Sequence[str]) -> None:
     _check_name(name, words)
     # The others' options stay out: to import those of `train` takes longer than most commands.
     commands = [command for command in COMMANDS if command.name == name]
-    everything = parse(full_parser(commands), with_presets(words, name))
+    everything = parse(full_parser(commands), with_presets(_spelled_out(words), name))
     (command,) = commands  # or the parser asked for one
     arguments = everything[command.name]
     quiet, verbose = (arguments.pop(flag) or everything[flag] for flag in ("quiet", "verbose"))
@@ -55,6 +61,11 @@ def _run(words: Sequence[str]) -> None:
         result = command.run(arguments)
     if result is not None:
         print(result)
+
+
+def _spelled_out(words: Sequence[str]) -> list[str]:
+    """The words with `--ray ADDRESS` as the field that it stands for."""
+    return [re.sub(r"^--ray(?==|$)", "--ray.address", word) for word in words]
 
 
 def _check_name(name: str | None, words: Sequence[str]) -> None:

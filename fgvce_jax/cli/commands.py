@@ -11,8 +11,9 @@ from jsonargparse import ArgumentParser, Namespace
 from fgvce_jax import __version__
 from fgvce_jax.cli.parser import add_config, add_function, add_section, new_parser, set_defaults
 from fgvce_jax.cli.presets import find_preset, read_preset, shipped_presets
-from fgvce_jax.config import DistributedConfig, ExplainConfig
+from fgvce_jax.config import ExplainConfig, RayConfig
 from fgvce_jax.errors import InputError
+from fgvce_jax.stop import Stop
 
 
 class Command(NamedTuple):
@@ -39,27 +40,27 @@ def _explain(name: str, summary: str, out: str, preset: str | None = None) -> Co
 
     def add_options(parser: ArgumentParser) -> None:
         add_config(parser, ExplainConfig, out)
-        add_section(parser, DistributedConfig, "distributed")
+        add_section(parser, RayConfig, "ray")
+        limit = "Seconds after which the parts in hand are finished and it ends, with exit code 75."
+        parser.add_argument("--time_limit", type=float | None, help=limit)
         if preset is not None:
             set_defaults(parser, read_preset(find_preset(preset)))
 
     return Command(name, summary, add_options, _run_explain)
 
 
-def _run_explain(arguments: Namespace) -> str | None:
+def _run_explain(arguments: Namespace) -> str:
     from fgvce_jax.methods import METHODS
 
     config = _config(ExplainConfig, arguments)
     for name in config.methods:  # before anything is read
         METHODS[name]
-    from fgvce_jax.distributed import join
-
-    processes = join(arguments.distributed)
     from fgvce_jax.run import explain_split, summary
 
     folder = Path(arguments.out)
-    explain_split(config, folder, processes)
-    return summary(folder) if processes.primary else None
+    with Stop(arguments.time_limit) as stop:
+        explain_split(config, folder, arguments.ray, stop)
+    return summary(folder)
 
 
 def _train_options(parser: ArgumentParser) -> None:

@@ -79,10 +79,10 @@ def read_preset(path: Path) -> dict[str, Any]:
 
 def _fits(content: dict[str, Any], command: str) -> bool:
     """Whether all fields are among those of a command, explain or train."""
-    kind, options = ExplainConfig, {"out", "distributed", "quiet", "verbose"}
+    kind, options = ExplainConfig, {"out", "ray", "time_limit", "quiet", "verbose"}
     if command == "train":
         from fgvce_jax.train import TrainConfig as kind
 
-        options = options - {"distributed"}
+        options = options - {"ray", "time_limit"}
     known = options | {field.name for field in fields(kind)}
     return {str(key).split(".")[0] for key in content} <= known

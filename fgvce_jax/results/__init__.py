@@ -19,7 +19,7 @@ folder (`files.FolderLock`).
 
 from fgvce_jax.results.parts import CORE_MAPS, EXPLANATIONS, PREDICTIONS, Edit, ImageResult
 from fgvce_jax.results.read import RunResults, read_run, summary
-from fgvce_jax.results.write import Run, join_run, open_run, whole_parts
+from fgvce_jax.results.write import Run, open_run
 
 __all__ = [
     "CORE_MAPS",
@@ -29,9 +29,7 @@ __all__ = [
     "ImageResult",
     "Run",
     "RunResults",
-    "join_run",
     "open_run",
     "read_run",
     "summary",
-    "whole_parts",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Run:
         config: Its identity.
         resumed: Parts that were there, whole, when it was opened.
         created: The files and folders made for it, outermost first.
-        lock: Keeps other runs out of the folder; None in a process that only adds parts.
+        lock: Keeps other runs out of the folder.
         merged: Whether its results are there, so that nothing of it may be removed any more.
     """
 
@@ -55,10 +56,12 @@ class Run:
         """The numbers of the parts that are on the disk now, whoever wrote them."""
         return part_numbers(self.parts)
 
-    @property
-    def finished(self) -> bool:
-        """Whether its results are on the disk and complete, whoever wrote them."""
-        return (self.folder / "run.json").exists() and not self.parts.exists()
+    def mark(self) -> Path:
+        """A new file among the parts; a process that sees it may write parts beside it."""
+        path = self.parts / f".{uuid.uuid4().hex}.tmp"
+        with writing(path):
+            path.touch()
+        return path
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
         """Keep fingerprints of what the config names, or compare with those that were kept.
@@ -91,8 +94,7 @@ class Run:
     ) -> None:
         """Put the parts 0 to num_parts - 1 together: the tables, the maps, then run.json.
 
-        Memory does not grow with the split. The parts stay until `finish`. Of several processes
-        that write parts, one merges.
+        Memory does not grow with the split. The parts stay until `finish`.
 
         Args:
             class_names: For the tables' names.
@@ -207,18 +209,6 @@ def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
     for number in run.done - run.resumed:
         part_path(run.parts, number).unlink()
     return run
-
-
-def join_run(folder: str | Path, config: Mapping[str, Any], resumed: frozenset[int]) -> Run:
-    """A run that another process has opened, to add parts to it and touch nothing else.
-
-    `resumed` are the `whole_parts` of the folder before the first process could finish the run.
-    InputError where no run of this config is there.
-    """
-    folder, config = Path(folder), _plain(config)
-    if not folder.exists() or not _holds_run(folder, config):
-        raise InputError(f"{folder}: expected the run that the first process started")
-    return Run(folder, config, resumed)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

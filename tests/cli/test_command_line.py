@@ -77,8 +77,16 @@ def test_every_command_is_listed_with_its_purpose(capsys):
 @pytest.mark.parametrize("command", ["demo", "explain"])
 def test_the_common_options_of_a_run_come_first(command, capsys):
     page = help_of(command, capsys=capsys)
-    order = ["config", "out", "data.name", "model.checkpoint", "bank.per_class", "search.sigma"]
-    order += ["split", "distributed.cluster", "quiet", "verbose"]
+    order = [
+        "config",
+        "out",
+        "time_limit",
+        "data.name",
+        "model.checkpoint",
+        "bank.per_class",
+        "search.sigma",
+    ]
+    order += ["split", "ray.address", "quiet", "verbose"]
     places = [page.index(f"  --{name} ") for name in order]
     assert places == sorted(places)
     titles = ["Which images:", "Which classifier:", "The candidate cells that may", "A run:"]
