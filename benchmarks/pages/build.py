@@ -1,4 +1,4 @@
-"""Write docs/results.md and docs/performance.md: text by hand, figures from the JSON.
+"""Write the pages of docs/ that hold figures: text by hand, figures from the JSON.
 
 Each page is a template beside this file. Refused (exit code 2) are files that measured different
 checkpoints, or for the birds another than the shipped one; a table that an earlier version of the
@@ -31,6 +31,7 @@ PAGES = {
         *("throughput", "throughput_bfloat16", "steps", "masks", "scaling", "input"),
         *("agreement", "table2_random", "whole_split"),
     ),
+    "many-machines": ("lost_workers", "whole_split"),
 }
 """The pages, and the files that each is made from."""
 
