@@ -45,7 +45,7 @@ def logit_changes(
         return head.logits(rows), jnp.where(cell[:, None] < 0, 0, changes)
 
     with jax.default_matmul_precision("highest"):
-        return jax.vmap(one)(cells, candidates.group, edit_cell, edit_candidate)
+        return jax.vmap(one)(cells, jnp.asarray(candidates.group), edit_cell, edit_candidate)
 
 
 def _placed(
