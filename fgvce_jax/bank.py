@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -179,6 +179,7 @@ def build_bank(
     labels: ArrayLike,
     config: BankConfig = BankConfig(),
     *,
+    classes: Sequence[int] | Int[np.ndarray, "_"] | None = None,
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Bank:
@@ -194,13 +195,15 @@ def build_bank(
             those that cannot be read.
         labels: The correct class of each, int [M].
         config: How many references and cells, and how they are chosen; see `BankConfig`.
+        classes: The classes that will be asked about, int; by default all that have a label. Images
+            of others are not read, and the bank's size does not depend on them.
         batch_size: Images in one forward pass.
         advance: Called after every batch with the number of references that it gave.
 
     Raises:
         InputError: Images of the wrong rank, size or range, labels outside the classes or not one
             per image, logits that are NaN or not one per class, top_m above the number of cells,
-            or no image that is classified correctly.
+            no image of the classes asked for, or none that is classified correctly.
     """
     labels = np.asarray(labels)
     if callable(images):
@@ -214,7 +217,12 @@ def build_bank(
         config = replace(config, sigma=SearchConfig.sigma)
     head = searchable(clf.head)
 
-    unread = {int(k): np.flatnonzero(labels == k).tolist() for k in np.unique(labels)}
+    occurring = np.unique(labels) if classes is None else np.intersect1d(labels, classes)
+    if not occurring.size:
+        raise InputError(
+            "reference images: expected some of the classes that are explained, got others only"
+        )
+    unread = {int(k): np.flatnonzero(labels == k).tolist() for k in occurring}
     found: dict[int, list[_Reference]] = {k: [] for k in unread}
     while wanted := _next_round(unread, found, config.per_class):
         for indices, batch in load(np.array(wanted)):

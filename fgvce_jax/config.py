@@ -65,8 +65,9 @@ class ModelConfig:
         image_size: Height and width of the images, in pixels; by default the architecture's own.
         resize_to: Pixels to which an image's short side is resized before its centre is cut out;
             by default the checkpoint's, or none: the whole image is resized to a square.
-        class_names: A text file with the name of each class on a line, in the classifier's order;
-            by default the checkpoint's. Training takes the names of the dataset.
+        class_names: A text file with the name of each class on a line, in the classifier's order,
+            or "imagenet" for ImageNet's 1000; by default the checkpoint's. Training takes the names
+            of the dataset.
     """
 
     checkpoint: str | None = None
@@ -92,7 +93,8 @@ class ModelConfig:
             path = _absolute(getattr(self, name) or None)
             if path and os.path.exists(path):  # else: one that is shipped
                 _set(self, name, path)
-        _set(self, "class_names", _absolute(self.class_names))
+        if self.class_names != "imagenet":
+            _set(self, "class_names", _absolute(self.class_names))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from fgvce_jax.cluster import Pool, connected
 from fgvce_jax.config import BankConfig, ExplainConfig, RayConfig
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import preprocess
+from fgvce_jax.files import fingerprint
 from fgvce_jax.heads import searchable
 from fgvce_jax.inference import check_methods, most_confused, need_all_cells
 from fgvce_jax.logit_changes import why_not_linear
@@ -64,15 +65,16 @@ def explain_split(
         parts = [range(start, min(start + config.part_size, count)) for start in starts]
         workers = _workers(config, inputs, run, ray, stop, len(parts))
         path = Path(config.bank_file or folder / "bank.npz")
-        bank, skipped = _open_bank(workers, inputs, config.bank, path)
-        _notify_missing_references(bank, inputs.clf)
+        asked = inputs.asked(config.pairs)
+        bank, skipped = _open_bank(workers, inputs, config.bank, asked, path)
+        _notify_missing_references(bank, inputs.clf, asked)
         loaded = time.perf_counter()
 
         confused_with = _confused(workers, parts) if config.pairs == "confusion" else None
         all_cells = None
         if need_all_cells(methods):
             whole, path = replace(config.bank, top_m=None), folder / "bank-all.npz"
-            all_cells, _ = _open_bank(workers, inputs, whole, path)
+            all_cells, _ = _open_bank(workers, inputs, whole, asked, path)
         workers.everywhere(Worker.hold, bank, all_cells, confused_with)
         with stop.deferred():
             computed_by = _explain(workers, run, parts)
@@ -80,7 +82,7 @@ def explain_split(
             "classifier and bank": round(loaded - started, 3),
             "predictions and explanations": round(time.perf_counter() - loaded, 3),
         }
-        info = _run_info(bank, inputs.clf, skipped) | computed_by | {"timings": timings}
+        info = _run_info(bank, inputs, asked, skipped) | computed_by | {"timings": timings}
         run.merge(inputs.clf.class_names, len(parts), info, (*CORE_MAPS, *methods))
         _report(folder, inputs.clf, inputs.dataset, inputs.references)
         run.finish()
@@ -113,12 +115,16 @@ def _workers(
 
 
 def _open_bank(
-    workers: Here | Pool, inputs: RunInputs, config: BankConfig, path: Path
+    workers: Here | Pool,
+    inputs: RunInputs,
+    config: BankConfig,
+    asked: Int[np.ndarray, "k"],
+    path: Path,
 ) -> tuple[Bank, Skipped]:
     """The bank in `path`, or a new one; and the reference images that could not be read."""
 
     def build() -> tuple[Bank, Skipped]:
-        wanted = config.per_class * inputs.clf.num_classes
+        wanted = config.per_class * len(asked)
         with stage("Collecting references", wanted) as advance:
             task = {0: Task((config,), wanted)}
             ((_, (bank, skipped)),) = workers.map(Worker.build_bank, task, advance)
@@ -129,6 +135,7 @@ def _open_bank(
     key = {
         "classifier": inputs.fingerprints["classifier"],
         "references": inputs.fingerprints["reference dataset"],
+        "classes": fingerprint(asked),
         **asdict(config),
     }
     return open_bank(path, key, build)
@@ -156,13 +163,13 @@ def _explain(workers: Here | Pool, run: Run, parts: list[range]) -> dict[str, An
     return {"device": ", ".join(sorted(devices)), "workers": len(names)}
 
 
-def _notify_missing_references(bank: Bank, clf: Classifier) -> None:
-    for k in bank.missing():
+def _notify_missing_references(bank: Bank, clf: Classifier, asked: Int[np.ndarray, "k"]) -> None:
+    for k in np.intersect1d(bank.missing(), asked):
         notify(f"class {clf.class_names[k]}: no reference image is classified correctly")
     if few := _few_references(bank, clf):
         name, count = min(few.items(), key=itemgetter(1))
         notify(
-            f"{len(few)} of {clf.num_classes} classes have fewer than {bank.config.per_class} "
+            f"{len(few)} of {len(asked)} classes have fewer than {bank.config.per_class} "
             f"reference images, the fewest ({count}) {name}"
         )
 
@@ -173,10 +180,15 @@ def _few_references(bank: Bank, clf: Classifier) -> dict[str, int]:
     return {name: count for name, count in counts if 0 < count < bank.config.per_class}
 
 
-def _run_info(bank: Bank, clf: Classifier, skipped: Skipped) -> dict[str, Any]:
+def _run_info(
+    bank: Bank, inputs: RunInputs, asked: Int[np.ndarray, "k"], skipped: Skipped
+) -> dict[str, Any]:
     """The entries of run.json that describe how the results came about."""
+    clf = inputs.clf
+    missing = np.intersect1d(bank.missing(), asked)
     return {
-        "classes_without_reference": [clf.class_names[k] for k in bank.missing()],
+        "classes": {name: clf.class_names[k] for name, k in inputs.classes.items()},
+        "classes_without_reference": [clf.class_names[k] for k in missing],
         "classes_with_few_references": _few_references(bank, clf),
         "skipped_references": list(skipped),
         "versions": versions(),

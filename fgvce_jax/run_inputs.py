@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import jax
@@ -30,6 +31,8 @@ class RunInputs:
         labels: Of the images in it.
         references: The split that candidates come from.
         reference_labels: Of the images in it.
+        classes: The classifier's number of each class of the dataset, by its name there; empty
+            where it was not opened to be explained.
     """
 
     clf: Classifier
@@ -37,6 +40,16 @@ class RunInputs:
     labels: Int[np.ndarray, "N"]
     references: Dataset
     reference_labels: Int[np.ndarray, "M"]
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+    def asked(self, pairs: str) -> Int[np.ndarray, "k"]:
+        """The classes that can be a target Q (`ExplainConfig.pairs`), ascending.
+
+        Those of the split's images; of a pair of confused classes, any that occurs.
+        """
+        if pairs == "misclassified":
+            return np.unique(self.labels)
+        return np.union1d(self.labels, self.reference_labels)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -104,7 +117,7 @@ def open_inputs(config: ExplainConfig) -> RunInputs:
         notify(matched.note)
     clf = replace(clf, class_names=matched.class_names)
     labels = match_labels(references, clf, config.data.class_map).labels
-    return RunInputs(clf, dataset, matched.labels, references, labels)
+    return RunInputs(clf, dataset, matched.labels, references, labels, matched.classes)
 
 
 def open_splits(data: DataConfig, *splits: str) -> list[Dataset]:

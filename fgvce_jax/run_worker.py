@@ -66,7 +66,9 @@ class Worker:
         options = {"num_workers": self._predictor.num_workers, "on_skip": skip}
         load = image_loader(inputs.references, size, clf.image_size, clf.resize_to, **options)
         labels = inputs.reference_labels
-        bank = build_bank(clf, load, labels, config, batch_size=size, advance=advance)
+        classes = inputs.asked(self._config.pairs)
+        options = {"classes": classes, "batch_size": size, "advance": advance}
+        bank = build_bank(clf, load, labels, config, **options)
         return jax.device_get(bank), skipped
 
     def count_confusions(

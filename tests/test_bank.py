@@ -94,6 +94,24 @@ def test_fewer_references_are_used_as_they_are_and_none_is_said(problem):
     assert not out.flipped.any()
 
 
+def test_only_the_classes_asked_about_are_read_and_kept(problem):
+    clf, images, labels = problem
+    config, read = fg.BankConfig(per_class=4, top_m=2), []
+
+    def load(indices):
+        read.extend(labels[indices].tolist())
+        yield indices, images[indices]
+
+    every = fg.build_bank(clf, images, labels, config)
+    bank = fg.build_bank(clf, load, labels, config, classes=[2, 0, 0])
+    assert set(read) == {0, 2}
+    assert bank.group.tolist() == [0, -1, 1]
+    assert bank.references.tolist() == [4, 0, 4]
+    np.testing.assert_array_equal(bank.cells, every.cells[[0, 2]])
+    with pytest.raises(fg.InputError, match="explained, got others only"):
+        fg.build_bank(clf, images[labels != 1], labels[labels != 1], config, classes=[1])
+
+
 def test_references_of_all_classes(problem):
     clf, images, labels = problem
     each = fg.build_bank(clf, images, labels, fg.BankConfig(per_class=4, top_m=2), batch_size=8)

@@ -125,6 +125,7 @@ def test_a_folder_of_images_with_bad_files(checkpoint, tmp_path):
     info = json.loads((out / "run.json").read_text())
     assert info["counts"]["skipped"] == 3
     assert info["counts"]["read"] == 80
+    assert info["classes"] == {str(k): str(k) for k in range(10)}
     (unread,) = info["skipped_references"]
     assert unread["id"].endswith(first.name)
     assert unread["why"].startswith("the file is empty")

@@ -1,7 +1,8 @@
 """A dataset's classes as the classifier numbers them.
 
-The two are trained and collected apart: a folder sorts its classes by name and may lack one, which
-would shift every later label. So classes correspond by name, or as the user maps them.
+The two are trained and collected apart: a folder sorts its classes by name and may have but a few
+of them, which would shift every later label. So classes correspond by name, by WordNet id, by a
+number that the folder states, or as the user maps them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,11 @@ from jaxtyping import Int
 
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.errors import InputError
+from fgvce_jax.imagenet import imagenet_classes, wordnet_ids
 from fgvce_jax.models.classifier import Classifier
 
 _SHOWN = 3  # names or pairs in a message
+_MOST_MATCHES = 20  # classes in the note on which of them a dataset has
 
 
 @dataclass(frozen=True)
@@ -33,39 +37,41 @@ class Matched:
     Attributes:
         labels: int32 [N], the dataset's labels as the classifier numbers its classes.
         class_names: K names, the classifier's own; or the dataset's, where it has none.
-        note: One line for the user on a correspondence that no name confirms; else None.
+        classes: The classifier's number of each class of the dataset, by its name there.
+        note: One line for the user on a correspondence that is not the same names; else None.
     """
 
     labels: Int[np.ndarray, " N"]
     class_names: tuple[str, ...]
+    classes: Mapping[str, int]
     note: str | None = None
 
 
 def match_labels(
     dataset: Dataset, clf: Classifier, class_map: str | os.PathLike[str] | None = None
 ) -> Matched:
-    """Number a dataset's classes as the classifier does.
+    """Number a dataset's classes, all of the classifier's or some, as the classifier does.
 
     A class in `class_map` (see `read_class_map`) has the number given there, and every other one
-    that of its name. A classifier whose class names are "0", "1", ... has no names: it takes those
-    of a dataset with as many classes, in order, unless the dataset's names are the same numbers.
-    `InputError` where classes do not correspond: one that the classifier has not, or twice; another
-    number of classes without names; a `class_map` that cannot be read or names a class that is not
-    there.
+    that which `class_number` finds. A classifier whose class names are "0", "1", ... has no names:
+    it takes those of a dataset with as many classes, in order, unless the dataset's names are such
+    numbers themselves. `InputError` where classes do not correspond: one that the classifier has
+    not, or twice; another number of classes without names; a `class_map` that cannot be read or
+    names a class that is not there.
     """
     ours, theirs = tuple(dataset.class_names), clf.class_names
     indices = list(range(len(theirs)))
     unnamed = theirs == tuple(map(str, indices))
-    by_name = not unnamed or set(ours) == set(theirs)
+    by_name = not unnamed or set(ours) <= set(theirs)
     note = None
     if class_map is not None:
-        numbers = _numbers(ours, theirs, by_name, class_map)
+        numbers = _mapped(ours, theirs, by_name, class_map)
         if unnamed and sorted(numbers) == indices:
             theirs = tuple(ours[numbers.index(k)] for k in indices)
     elif by_name:
         # A name that both have twice is no question where all names are the same.
-        numbers = indices if ours == theirs else _numbers(ours, theirs)
-        if unnamed and numbers != sorted(numbers):
+        numbers = indices if ours == theirs else _found(ours, theirs)
+        if unnamed and numbers != indices:
             note = (
                 f"the dataset's {len(ours)} class names are numbers and taken as the "
                 f"classifier's: {_pairs(numbers, ours)}"
@@ -77,12 +83,58 @@ def match_labels(
             f"in order: {_pairs(numbers, ours)}"
         )
     else:
+        ids = ours[0] in imagenet_classes()
         raise InputError(
             f"class names: expected those of the classifier, which has {len(theirs)} classes "
             f"without names, for a dataset of {len(ours)} classes ({_first(ours)}); give "
-            "--model.class_names names.txt, or port it with --class_names"
+            f"--model.class_names {'imagenet' if ids else 'names.txt'}, or port it with "
+            "--class_names"
         )
-    return Matched(np.array(numbers, np.int32)[dataset.labels], theirs, note)
+    if note is None and set(ours) != set(theirs):
+        note = _correspondence(ours, numbers, theirs)
+    classes = dict(zip(ours, numbers, strict=True))
+    return Matched(np.array(numbers, np.int32)[dataset.labels], theirs, classes, note)
+
+
+def class_number(name: str, class_names: Sequence[str]) -> int:
+    """The classifier's number of a class that somebody calls `name`.
+
+    That is, in this order: the class of that name; for one of ImageNet's WordNet ids the class of
+    its name (or the other way round); the class of the same words, in capitals or not, with spaces,
+    underscores or hyphens between them; the class of that number, as 207.
+    `InputError` with the nearest names where there is none, or more than one.
+    """
+    found = _numbers_of(name, class_names)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            "expected a name that the classifier has once, got that of its classes "
+            f"{', '.join(map(str, found))}"
+        )
+    raise InputError(
+        f"expected one of the classifier's {len(class_names)} classes, such as "
+        f"{_nearest(imagenet_classes().get(name, name), class_names)}"
+    )
+
+
+def _numbers_of(name: str, class_names: Sequence[str]) -> list[int]:
+    synonym = imagenet_classes().get(name) or wordnet_ids().get(name)
+    words = _words(name)
+    for same in (
+        lambda other: other == name,
+        lambda other: other == synonym,
+        lambda other: _words(other) == words,
+    ):
+        if found := [k for k, other in enumerate(class_names) if same(other)]:
+            return found
+    is_number = name.isdecimal() and name == str(int(name)) and int(name) < len(class_names)
+    return [int(name)] if is_number else []
+
+
+@cache
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def dataset_fingerprint(ids: Sequence[str], labels: Int[np.ndarray, " N"]) -> str:
@@ -122,14 +174,32 @@ def read_class_map(path: str | os.PathLike[str]) -> dict[str, str]:
     return chosen
 
 
-def _numbers(
+def _found(ours: Sequence[str], theirs: Sequence[str]) -> list[int]:
+    """The number of each class by `class_number`; InputError for the first that has none."""
+    found = {name: _numbers_of(name, theirs) for name in ours}
+    wrong = [name for name in ours if len(found[name]) != 1]
+    if not wrong:
+        return [found[name][0] for name in ours]
+    others = f" (and {len(wrong) - 1} more of {len(ours)})" if len(wrong) > 1 else ""
+    twice = "to a number " if found[wrong[0]] else ""
+    try:
+        class_number(wrong[0], theirs)
+    except InputError as error:
+        raise InputError(
+            f"class {wrong[0]!r} of the dataset{others}: {error}; or map it {twice}with "
+            "--data.class_map"
+        ) from error
+    raise AssertionError  # it has no number
+
+
+def _mapped(
     ours: Sequence[str],
     theirs: Sequence[str],
-    by_name: bool = True,
-    class_map: str | os.PathLike[str] | None = None,
+    by_name: bool,
+    class_map: str | os.PathLike[str],
 ) -> list[int]:
-    """By the map; a class without an entry by name, if names are to be trusted."""
-    chosen = {} if class_map is None else read_class_map(class_map)
+    """By the map; a class without an entry by its name, if names are to be trusted."""
+    chosen = read_class_map(class_map)
     for name in chosen:
         if name not in ours:
             raise InputError(
@@ -138,32 +208,28 @@ def _numbers(
             )
     numbers = []
     for name in ours:
-        target, hint = chosen.get(name, name), ""
-        if name in chosen:
-            where = f"class_map {class_map}: class {target!r}"
-        elif class_map is None:
-            where, hint = f"class {name!r} of the dataset", "; or map it with --data.class_map"
-        else:
-            where = f"class_map {class_map}: no entry for class {name!r}"
-            if not by_name:
-                raise InputError(
-                    f"{where}; expected one for every class, as the classifier has no class names"
-                )
-        found = [k for k, other in enumerate(theirs) if other == target]  # ImageNet has some twice
-        if not found and name in chosen and target.isdecimal() and int(target) < len(theirs):
-            found = [int(target)]
-        if not found:
+        where = f"class_map {class_map}: "
+        where += f"class {chosen[name]!r}" if name in chosen else f"no entry for class {name!r}"
+        if name not in chosen and not by_name:
             raise InputError(
-                f"{where}: expected one of the classifier's {len(theirs)} classes, such as "
-                f"{_nearest(target, theirs)}{hint}"
+                f"{where}; expected one for every class, as the classifier has no class names"
             )
-        if len(found) > 1:
-            raise InputError(
-                f"{where}: expected a name that the classifier has once, got that of its classes "
-                f"{', '.join(map(str, found))}; map it to a number with --data.class_map"
-            )
-        numbers += found
+        try:
+            numbers.append(class_number(chosen.get(name, name), theirs))
+        except InputError as error:
+            twice = "; map it to a number" if "once" in str(error) else ""
+            raise InputError(f"{where}: {error}{twice}") from error
     return numbers
+
+
+def _correspondence(ours: Sequence[str], numbers: Sequence[int], theirs: Sequence[str]) -> str:
+    """Which of the classifier's classes a dataset has, and what it calls them."""
+    pairs = [
+        name if name == theirs[k] else f"{name} = {theirs[k]}"
+        for name, k in zip(ours, numbers, strict=True)
+    ]
+    shown = ", ".join(pairs[:_MOST_MATCHES] + ["..."] * (len(pairs) > _MOST_MATCHES))
+    return f"{len(set(numbers))} of the classifier's {len(theirs)} classes: {shown}"
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

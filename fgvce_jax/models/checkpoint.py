@@ -18,6 +18,7 @@ from fgvce_jax import assets
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import writing
+from fgvce_jax.imagenet import imagenet_classes
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.description import (
     DESCRIPTION,
@@ -220,7 +221,12 @@ def _find_folder(path_or_arch: str | Path) -> Path:
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
-    """Class names of a text file, one a line; numbers in front, as CUB has them, are left out."""
+    """Class names of a text file, one a line; numbers in front, as CUB has them, are left out.
+
+    "imagenet" stands for ImageNet's 1000 names, which are in the package.
+    """
+    if str(path) == "imagenet":
+        return tuple(imagenet_classes().values())
     try:
         lines = [line.strip() for line in Path(path).expanduser().read_text("utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -259,7 +265,7 @@ def port(
         mean: Means of red, green and blue that images were normalised with, in units of [0, 1];
             by default those of the architecture's published weights.
         std: Standard deviations; likewise.
-        class_names: A text file with a name a line.
+        class_names: A text file with a name a line, or "imagenet" for ImageNet's 1000.
 
     Returns:
         The classifier that was written.

@@ -11,7 +11,9 @@ from fgvce_jax.config import DataConfig, ModelConfig
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.labels import dataset_fingerprint, match_labels
 from fgvce_jax.errors import InputError
+from fgvce_jax.imagenet import imagenet_classes
 from fgvce_jax.models import open_classifier, save_classifier
+from fgvce_jax.models.checkpoint import read_class_names
 
 
 def classifier(num_classes, names=()):
@@ -59,7 +61,8 @@ def test_named_classes_are_matched_by_name(tmp_path):
     assert matched.labels.dtype == np.int32
     assert matched.labels.tolist() == [2, 4, 0]
     assert matched.class_names == clf.class_names
-    assert matched.note is None
+    assert matched.classes == {"kite": 2, "owl": 4, "wren": 0}
+    assert matched.note == "3 of the classifier's 5 classes: kite, owl, wren"
 
 
 def test_labels_follow_the_images_and_not_the_classes(tmp_path):
@@ -72,8 +75,10 @@ def test_labels_follow_the_images_and_not_the_classes(tmp_path):
 
 def test_an_unknown_class_is_named_with_the_nearest_names(tmp_path):
     clf = classifier(4, ("Wood Warbler", "Hooded Warbler", "Ovenbird", "House Wren"))
-    message = error_of(folder(tmp_path, "Hooded_Warbler", "Ovenbird", "wren"), clf)
-    assert message.startswith("class 'Hooded_Warbler' of the dataset: expected one of the classif")
+    message = error_of(folder(tmp_path, "Hooded Warblr", "Ovenbird", "wren"), clf)
+    assert message.startswith(
+        "class 'Hooded Warblr' of the dataset (and 1 more of 3): expected one of the classifier's 4"
+    )
     assert message.index("'Hooded Warbler'") < message.index("'Wood Warbler'")
     assert "Ovenbird" not in message
     assert "--data.class_map" in message
@@ -126,9 +131,86 @@ def test_of_many_pairs_the_first_are_shown(tmp_path):
     assert note.endswith("0 = a, 1 = b, 2 = c, ...")
 
 
-@pytest.mark.parametrize("numbers", [("0", "2"), ("1", "2")])
-def test_some_of_the_numbers_are_not_enough(tmp_path, numbers):
-    assert "--class_names" in error_of(folder(tmp_path, *numbers), classifier(3))
+def test_some_of_an_unnamed_classifiers_numbers(tmp_path):
+    matched = match_labels(folder(tmp_path, "0", "2"), classifier(3))
+    assert matched.labels.tolist() == [0, 2]
+    assert matched.note.endswith("numbers and taken as the classifier's: 0 = 0, 2 = 2")
+    assert "--class_names" in error_of(folder(tmp_path / "others", "2", "3"), classifier(3))
+
+
+# --- a few of ImageNet's classes, called as people call them ------------------------------------
+
+
+def imagenet(*extra):
+    return classifier(1000 + len(extra), (*read_class_names("imagenet"), *extra))
+
+
+def test_imagenets_table():
+    """The order that classifiers are trained in: ids ascend, known classes are in their places."""
+    table = imagenet_classes()
+    ids, names = list(table), list(table.values())
+    assert len(ids) == len(set(names)) == 1000
+    assert ids == sorted(ids)
+    known = {0: "tench", 217: "English springer", 482: "cassette player", 574: "golf ball"}
+    assert {k: names[k] for k in known} == known
+    assert table["n03888257"] == "parachute"
+    assert read_class_names("imagenet") == tuple(names)
+    assert ModelConfig(class_names="imagenet").class_names == "imagenet"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("n01440764", "n02102040", "n03888257"),
+        ("tench", "English springer", "parachute"),
+        ("tench", "english_springer", "Parachute"),
+        ("0", "217", "701"),
+        ("n01440764", "English-Springer", "701"),
+    ],
+)
+def test_a_folder_of_a_few_of_imagenets_classes(tmp_path, names):
+    matched = match_labels(folder(tmp_path, *sorted(names)), imagenet())
+    assert [matched.classes[name] for name in names] == [0, 217, 701]
+    assert sorted(matched.labels.tolist()) == [0, 217, 701]
+    assert len(matched.class_names) == 1000
+    note = matched.note
+    assert note.startswith("3 of the classifier's 1000 classes: ")
+    for name, full in zip(names, ("tench", "English springer", "parachute"), strict=True):
+        assert (name if name == full else f"{name} = {full}") in note.partition(": ")[2].split(", ")
+
+
+def test_a_classifier_that_names_its_classes_by_id(tmp_path):
+    clf = classifier(2, ("n02102040", "n01440764"))
+    assert match_labels(folder(tmp_path, "tench"), clf).labels.tolist() == [1]
+
+
+def test_a_name_comes_before_an_id_and_a_number(tmp_path):
+    clf = imagenet("n01440764", "217")
+    assert match_labels(folder(tmp_path, "217", "n01440764"), clf).labels.tolist() == [1001, 1000]
+
+
+@pytest.mark.parametrize("name", ["1000", "-1", "0217", "n99999999", "²"])
+def test_what_is_no_class_of_imagenet(tmp_path, name):
+    assert f"class {name!r} of the dataset: expected one" in error_of(
+        folder(tmp_path, name), imagenet()
+    )
+
+
+def test_an_id_without_a_class_is_shown_the_names_nearest_to_its_name(tmp_path):
+    clf = classifier(2, ("springer spaniel", "owl"))
+    assert "such as 'springer spaniel'" in error_of(folder(tmp_path, "n02102040"), clf)
+
+
+def test_ids_for_a_classifier_without_names(tmp_path):
+    message = error_of(folder(tmp_path, "n01440764", "n02102040"), classifier(1000))
+    assert "--model.class_names imagenet" in message
+
+
+def test_of_a_thousand_folders_one_is_a_class(tmp_path):
+    names = [f"holiday {k}" for k in range(999)]
+    message = error_of(folder(tmp_path, *sorted([*names, "tench"])), imagenet())
+    assert message.startswith("class 'holiday 0' of the dataset (and 998 more of 1000): expected")
+    assert len(message) < 300
 
 
 # --- a mapping of the user's ---------------------------------------------------------------------
@@ -165,13 +247,12 @@ def test_a_mapping_for_an_unnamed_classifier(tmp_path):
     assert "no entry for class 'wren'" in message
 
 
-def test_a_class_without_an_entry_is_no_number(tmp_path):
-    """The class "2" is not the classifier's third, though the mapping names that by its number."""
-    dataset = folder(tmp_path, "2", "owl")
+def test_a_class_without_an_entry_is_found_as_any_other(tmp_path):
+    dataset = folder(tmp_path, "02", "owl")
     message = error_of(
         dataset, classifier(3, ("a", "b", "c")), write(tmp_path / "map.yaml", "owl: 2")
     )
-    assert "no entry for class '2': expected one of the classifier's 3 classes" in message
+    assert "no entry for class '02': expected one of the classifier's 3 classes" in message
 
 
 def test_a_folder_may_have_a_finer_class(tmp_path):
