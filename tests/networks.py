@@ -9,7 +9,8 @@ from flax import nnx
 
 import fgvce_jax as fg
 from fgvce_jax.models import Backbone, ModelSpec
-from fgvce_jax.models.layers import Activation, Chain, ChainHead, MaxPool, batch_norm, conv
+from fgvce_jax.models.chain_head import ChainHead
+from fgvce_jax.models.layers import Activation, Chain, MaxPool, batch_norm, conv
 from fgvce_jax.models.spec import template
 
 MEAN, STD = (0.45, 0.5, 0.4), (0.25, 0.2, 0.3)

@@ -17,10 +17,13 @@ from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.explain import Explanation, explain_cells
 from fgvce_jax.heads import Dense, PooledLinear, searchable
 from fgvce_jax.models import Classifier, ModelSpec, build
+from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.classifier import FeatureMap, feature_map_of
 
 FEWEST, MOST = 3, 8
 """Edits of a sample; the paper's samples and ours need about as many."""
+LEVELS, STRENGTHS = 24, (0.01, 8.0)
+"""Strengths of evidence that are tried, from the weakest to the strongest."""
 
 
 class Planted(NamedTuple):
@@ -102,13 +105,15 @@ def plant(
     shape = (classes, config.per_class * config.top_m)
     real = jax.random.choice(jax.random.key(0), flat, shape)
     evidence = _directions(head, cells.mean(0)) * jnp.linalg.norm(cells.std(0).mean((0, 1)))
-    # More evidence, fewer edits. Every strength is tried on a few classes per image.
-    for strength in (0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 4.0, 8.0):
-        bank = bank_of(head, jnp.maximum(real + strength * evidence[:, None], 0), config)
-        labels, edits = _choose_labels(head, bank, cells)
-        if np.all((edits >= FEWEST) & (edits <= MOST)):
-            return head, bank, labels, edits
-    raise RuntimeError(f"no strength gives {FEWEST} to {MOST} edits for every image: {edits}")
+    # More evidence, fewer edits: the classes' strengths go through a wide range again and again.
+    levels = np.arange(classes) % min(classes, LEVELS)
+    strength = np.geomspace(*STRENGTHS, levels.max() + 1)[levels]
+    candidates = jnp.maximum(real + strength[:, None, None] * evidence[:, None], 0)
+    bank = bank_of(head, candidates, config)
+    labels, edits = _choose_labels(head, bank, cells, levels)
+    if not np.all((edits >= FEWEST) & (edits <= MOST)):
+        raise RuntimeError(f"not every image has a class of {FEWEST} to {MOST} edits: {edits}")
+    return head, bank, labels, edits
 
 
 def _spread(head: Any, cells: jax.Array) -> Any:
@@ -116,8 +121,11 @@ def _spread(head: Any, cells: jax.Array) -> Any:
 
     Random features differ more between places than between images. What all images have in common
     at a place is taken out of the first layer's reach, and the last layer is scaled so that images
-    differ in their logits and none is certain.
+    differ in their logits and none is certain. Of a head with layers of its own, this is done
+    behind them.
     """
+    if isinstance(head, ChainHead):
+        return replace(head, head=_spread(head.head, jax.lax.map(head.behind, cells)))
     if not isinstance(head, PooledLinear | Dense):
         return head
     basis = jnp.linalg.qr(cells.mean(0).reshape(-1, cells.shape[-1]).T)[0]
@@ -138,22 +146,34 @@ def _directions(head: Callable[[Any], Any], cells: jax.Array) -> jax.Array:
     return slopes / jnp.linalg.norm(slopes, axis=-1, keepdims=True)
 
 
-def _choose_labels(head: Any, bank: Bank, cells: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """For each image a class whose search takes 3 to 8 edits, where one of 16 does; and its edits.
+def _choose_labels(
+    head: Any, bank: Bank, cells: jax.Array, levels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each image a class whose search takes 3 to 8 edits, by bisection; and its edits.
 
     The wanted number of edits goes round from image to image, so that a batch has all of them.
+    `levels` are the strengths of the classes' evidence.
     """
-    rng, count = np.random.default_rng(0), len(cells)
+    rng, count, too_many = np.random.default_rng(0), len(cells), 10**6
     wanted = FEWEST + np.arange(count) % (MOST - FEWEST + 1)
     options = {"max_iterations": MOST + 1, "chunk": min(16, count)}
-    labels, edits = np.zeros(count, np.int32), np.full(count, 10**6)
+    labels, edits = np.zeros(count, np.int32), np.full(count, too_many)
+    low, high = np.zeros(count, int), np.full(count, levels.max())
     for _ in range(16):
-        trial = rng.integers(len(bank.cells), size=count).astype(np.int32)
+        middle = (low + high) // 2
+        trial = np.int32([rng.choice(np.flatnonzero(levels == level)) for level in middle])
         out = searching(head, bank, cells, trial, jax.local_devices()[:1], **options)()
-        found = np.where(out.flipped, out.num_edits, 10**6)
+        found = np.where(out.flipped, out.num_edits, too_many)
         inside = (found >= FEWEST) & (found <= MOST)
         better = inside & (np.abs(found - wanted) < np.abs(edits - wanted))
         labels, edits = np.where(better, trial, labels), np.where(better, found, edits)
+        if np.array_equal(edits, wanted):
+            break
+        low, high = np.where(found > wanted, middle, low), np.where(found < wanted, middle, high)
+        # Classes of one strength differ: around the end of a bisection others are tried.
+        ended = high - low <= 1
+        low, high = np.where(ended, low - 2, low), np.where(ended, high + 2, high)
+        low, high = low.clip(0), high.clip(max=levels.max())
     return labels, edits
 
 

@@ -4,7 +4,7 @@ from fgvce_jax.heads.base import AdditiveHead, Head, SearchHead
 from fgvce_jax.heads.calm import CalmHead
 from fgvce_jax.heads.class_token import ClassToken
 from fgvce_jax.heads.dense import Dense
-from fgvce_jax.heads.direct import Direct, of_one_image, searchable
+from fgvce_jax.heads.direct import Direct, WholePasses, as_cells, of_one_image, searchable
 from fgvce_jax.heads.pool_norm_linear import PoolNormLinear
 from fgvce_jax.heads.pooled import PooledLinear, PooledTokens
 from fgvce_jax.heads.tokens import Tokens
@@ -21,6 +21,8 @@ __all__ = [
     "PooledTokens",
     "SearchHead",
     "Tokens",
+    "WholePasses",
+    "as_cells",
     "of_one_image",
     "searchable",
 ]

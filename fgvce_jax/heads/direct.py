@@ -8,15 +8,44 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+from jaxtyping import Array, Float
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads.base import Head, SearchHead
 
 
+class WholePasses(SearchHead):
+    """A head by whole passes: the plain definition of every operation, a cell its own row."""
+
+    def rows(self, cells):
+        return cells.reshape(-1, cells.shape[-1])
+
+    def prepare(self, candidates):
+        return None
+
+    def place(self, candidates, prepared, cell):
+        return candidates
+
+    def logits(self, rows):
+        return self(as_cells(rows))
+
+    def masked(self, rows, kernels):
+        return jax.vmap(lambda kernel: self.logits(rows * (1 - kernel)[:, None]))(kernels)
+
+    def substituted(self, rows, cell, placed):
+        return jax.vmap(lambda row: self.logits(rows.at[cell].set(row)))(placed)
+
+
+def as_cells(rows: Float[Array, "cells C"]) -> Float[Array, "n n C"]:
+    """Rows that are cells, in their square."""
+    side = math.isqrt(len(rows))
+    return rows.reshape(side, side, -1)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
-class Direct(SearchHead):
-    """Any function from cells to logits, by whole passes: the plain definition of every operation.
+class Direct(WholePasses):
+    """Any function from cells to logits.
 
     Attributes:
         function: Cells [..., n, n, C], and the context where there is one, to logits [..., K], a
@@ -33,25 +62,6 @@ class Direct(SearchHead):
 
     def bind(self, context, cells, prepared=None):
         return self if context is None else Direct(self.function, context)
-
-    def rows(self, cells):
-        return cells.reshape(-1, cells.shape[-1])
-
-    def prepare(self, candidates):
-        return None
-
-    def place(self, candidates, prepared, cell):
-        return candidates
-
-    def logits(self, rows):
-        side = math.isqrt(len(rows))
-        return self(rows.reshape(side, side, -1))
-
-    def masked(self, rows, kernels):
-        return jax.vmap(lambda kernel: self.logits(rows * (1 - kernel)[:, None]))(kernels)
-
-    def substituted(self, rows, cell, placed):
-        return jax.vmap(lambda row: self.logits(rows.at[cell].set(row)))(placed)
 
 
 def searchable(head: Callable[..., Any]) -> Head:

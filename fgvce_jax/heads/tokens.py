@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fgvce_jax.heads.base import Head
-from fgvce_jax.heads.direct import Direct
+from fgvce_jax.heads.direct import Direct, as_cells
 
 
 @jax.tree_util.register_dataclass
@@ -58,6 +59,6 @@ class BoundTokens(Direct):
         return self.norm(cells)
 
     def masked(self, rows, kernels):
-        side = round(len(rows) ** 0.5)
-        cells = rows.reshape(side, side, -1)
-        return jax.vmap(lambda kernel: self(cells, jnp.log1p(-kernel).reshape(side, side)))(kernels)
+        cells = as_cells(rows)
+        logs = jnp.log1p(-kernels).reshape(-1, *cells.shape[:2])
+        return jax.vmap(partial(self, cells))(logs)

@@ -13,9 +13,9 @@ from jaxtyping import Array, Key
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead, Dense, PooledLinear, PoolNormLinear
+from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.checkpoint import open_classifier
 from fgvce_jax.models.classifier import Classifier
-from fgvce_jax.models.layers import ChainHead
 from fgvce_jax.models.spec import ModelSpec, build, require_spec
 
 

@@ -1,4 +1,4 @@
-"""The few layers that networks are made of, and how a network is cut in two.
+"""The few layers that networks are made of.
 
 They carry the names that weights are published with, so weights move by name.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -130,40 +129,29 @@ class Chain(nnx.Module):
         return x
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ChainHead:
-    """The rest of a network that was cut early: more layers, in inference mode, and then a head.
+class ResidualBlock(nnx.Module):
+    """Convolutions in a row, each normalised, beside a shortcut.
 
-    Cells [..., n, n, C] to logits [..., K]. Not additive in the cells, so every use of it is a
-    whole pass.
-
-    Attributes:
-        params: The remaining layers' weights, an `nnx.State`.
-        stats: Their BatchNorm statistics; no gradient flows into them.
-        head: The head behind the last layer.
-        graphdef: The layers' static structure, of a `Chain`.
+    A subclass sets the layers that `steps` names, `downsample` (the layers of the shortcut, or
+    None) and `activation`.
     """
 
-    params: nnx.State
-    stats: nnx.State
-    head: Callable[[Any], Any]
-    graphdef: nnx.GraphDef = field(metadata={"static": True})
+    downsample: nnx.List | None
+    activation: Callable[[Any], Any]
 
-    @classmethod
-    def from_chain(cls, chain: Chain, head: Callable[[Any], Any]) -> ChainHead:
-        """Split the layers' weights from their structure."""
-        graphdef, params, stats = nnx.split(chain, nnx.Param, ...)
-        return cls(params, stats, head, graphdef)
+    def steps(self) -> tuple[tuple[nnx.Conv, nnx.BatchNorm], ...]:
+        """The convolutions and the norm behind each; the activation follows all but the last."""
+        raise NotImplementedError
 
-    def module(self) -> Chain:
-        """The remaining layers again, holding these weights."""
-        return nnx.merge(self.graphdef, self.params, jax.lax.stop_gradient(self.stats))
+    def shortcut(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        """What is added to the last step."""
+        for layer in self.downsample or ():
+            x = layer(x)
+        return x
 
-    def __call__(self, cells: Float[Array, "*batch n n C"]) -> Float[Array, "*batch K"]:
-        module = self.module()
-        module.eval()
-        batch = cells.shape[:-3]
-        flat = cells.reshape(math.prod(batch), *cells.shape[-3:])
-        logits = self.head(module(flat))
-        return jnp.reshape(logits, (*batch, logits.shape[-1]))
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+        *first, (conv, norm) = self.steps()
+        y = x
+        for convolution, normalisation in first:
+            y = self.activation(normalisation(convolution(y)))
+        return self.activation(norm(conv(y)) + self.shortcut(x))

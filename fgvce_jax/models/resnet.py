@@ -11,10 +11,9 @@ from functools import partial
 from typing import Any
 
 from flax import nnx
-from jaxtyping import Array, Float
 
 from fgvce_jax.models.architecture import Architecture, Renames, cuts_after, pooled_head
-from fgvce_jax.models.layers import Activation, MaxPool, batch_norm, conv
+from fgvce_jax.models.layers import Activation, MaxPool, ResidualBlock, batch_norm, conv
 
 
 def _downsample(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.List | None:
@@ -23,13 +22,7 @@ def _downsample(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.L
     return nnx.List([conv(inputs, outputs, 1, stride, rngs=rngs), batch_norm(outputs, rngs=rngs)])
 
 
-def _shortcut(layers: nnx.List | None, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    for layer in layers or ():
-        x = layer(x)
-    return x
-
-
-class BasicBlock(nnx.Module):
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions beside a shortcut; `expansion` is 1."""
 
     expansion = 1
@@ -44,13 +37,11 @@ class BasicBlock(nnx.Module):
         self.downsample = nnx.data(_downsample(inputs, width, stride, rngs))
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        y = self.activation(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.activation(y + _shortcut(self.downsample, x))
+    def steps(self):
+        return (self.conv1, self.bn1), (self.conv2, self.bn2)
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(ResidualBlock):
     """1x1, 3x3 (strided) and 1x1 convolutions beside a shortcut; the output has 4 x width.
 
     `widening` multiplies the channels of the 3x3 convolution, which has `groups` groups.
@@ -79,11 +70,8 @@ class Bottleneck(nnx.Module):
         self.downsample = nnx.data(_downsample(inputs, outputs, stride, rngs))
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-        y = self.activation(self.bn1(self.conv1(x)))
-        y = self.activation(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.activation(y + _shortcut(self.downsample, x))
+    def steps(self):
+        return (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
 
 
 def _stages(

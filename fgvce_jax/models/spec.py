@@ -17,10 +17,11 @@ from fgvce_jax.config import LARGEST_SIDE
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead
 from fgvce_jax.models.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
+from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.convnext import CONVNEXTS
 from fgvce_jax.models.efficientnet import EFFICIENTNETS
-from fgvce_jax.models.layers import Chain, ChainHead
+from fgvce_jax.models.layers import Chain
 from fgvce_jax.models.resnet import RESNETS, small_resnet
 from fgvce_jax.models.vgg import VGGS
 

@@ -9,7 +9,7 @@ import pytest
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import Dense, PooledLinear
 from fgvce_jax.models import Classifier, ModelSpec, build, named, recut, with_activation
-from fgvce_jax.models.layers import ChainHead
+from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.named import with_named
 from fgvce_jax.models.spec import template
 
