@@ -182,6 +182,7 @@ def build_bank(
     classes: Sequence[int] | Int[np.ndarray, "_"] | None = None,
     batch_size: int = 32,
     advance: Callable[[int], None] = lambda count: None,
+    correct: bool = True,
 ) -> Bank:
     """Take the first `per_class` correctly classified images of each class, and their best cells.
 
@@ -199,6 +200,8 @@ def build_bank(
             of others are not read, and the bank's size does not depend on them.
         batch_size: Images in one forward pass.
         advance: Called after every batch with the number of references that it gave.
+        correct: Whether references have to be classified correctly. A control with random weights
+            classifies next to none so.
 
     Raises:
         InputError: Images of the wrong rank, size or range, labels outside the classes or not one
@@ -228,7 +231,7 @@ def build_bank(
         for indices, batch in load(np.array(wanted)):
             given = labels[indices]
             references = _references(
-                clf, head, np.asarray(batch), given, indices, config, batch_size
+                clf, head, np.asarray(batch), given, indices, config, batch_size, correct
             )
             for label, reference in references:
                 found[label].append(reference)
@@ -244,8 +247,9 @@ def _references(
     indices: Int[np.ndarray, "b"],
     config: BankConfig,
     batch_size: int,
+    correct: bool,
 ) -> list[tuple[int, _Reference]]:
-    """The (class, reference) of every image of a batch that is classified correctly."""
+    """The (class, reference) of every image of a batch, or of those classified correctly."""
     check_images(images, clf.image_size)
     feature_map = feature_map_of(clf, pad_batch(images, batch_size))
     num_cells = feature_map.cells.shape[1] ** 2
@@ -256,8 +260,8 @@ def _references(
     )
     logits = logits[: len(labels)]
     check_logits("reference image", indices, logits)
-    correct = np.flatnonzero(logits.argmax(-1) == labels)
-    return [(int(labels[b]), _Reference(int(indices[b]), cell[b], best[b])) for b in correct]
+    taken = np.flatnonzero((logits.argmax(-1) == labels) | (not correct))
+    return [(int(labels[b]), _Reference(int(indices[b]), cell[b], best[b])) for b in taken]
 
 
 class _Reference(NamedTuple):

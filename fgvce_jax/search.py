@@ -158,12 +158,16 @@ def cosine(
 
 
 def fgvce_proposal(
-    problem: Problem, similarity: Float[Array, "cells N"], config: SearchConfig
+    problem: Problem,
+    similarity: Float[Array, "cells N"],
+    config: SearchConfig,
+    order: Float[Array, "cells"] | None = None,
 ) -> Propose:
     """The steps of Section 3.2, for one edit.
 
     A query cell is always an original one, since each is replaced at most once, so `similarity` of
-    the original cells with the candidates serves every iteration.
+    the original cells with the candidates serves every iteration. An `order`, the first cell the
+    highest, takes the place of the contributions: the control of random cells.
     """
     head, target, candidates = problem.head, problem.target, problem.candidates
     kernels = gaussian_kernels(len(problem.cells), config.sigma)
@@ -174,7 +178,9 @@ def fgvce_proposal(
 
     def propose(state: SearchState) -> Proposal:
         # 1. Each cell's contribution to the class that is predicted now (Eq. 1-4).
-        scores = row_contributions(head, state.rows, state.predicted, kernels, against)
+        scores = order
+        if scores is None:
+            scores = row_contributions(head, state.rows, state.predicted, kernels, against)
         # 2. The cell that contributes most, among those not yet replaced (Eq. 5).
         cell = jnp.argmax(jnp.where(state.source < 0, scores, -jnp.inf))
         # 3. Every candidate in its place: similar to it, and evidence for the target (Eq. 6-8).
@@ -197,11 +203,13 @@ def fgvce_proposal(
     return propose
 
 
-def search(problem: Problem, config: SearchConfig) -> tuple[SearchState, Float[Array, "T"]]:
+def search(
+    problem: Problem, config: SearchConfig, order: Float[Array, "cells"] | None = None
+) -> tuple[SearchState, Float[Array, "T"]]:
     """FG-VCE's edits of one image, and the cosine similarity of each cell and its replacement."""
     similarity = similarities(problem)
     allowed = jnp.broadcast_to(problem.candidates.valid, similarity.shape)
-    propose = fgvce_proposal(problem, similarity, config)
+    propose = fgvce_proposal(problem, similarity, config, order)
     end = greedy_edits(problem, propose, allowed, config.max_iterations)
     return end, edit_similarity(end, similarity)
 

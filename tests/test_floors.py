@@ -32,7 +32,7 @@ FLOORS = """
     inference
     run_worker
     run
-    evaluate
+    evaluate key
     cli
 """
 HEIGHT = {name: height for height, floor in enumerate(FLOORS.split("\n")) for name in floor.split()}

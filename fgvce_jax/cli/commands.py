@@ -75,6 +75,19 @@ def _run_train(arguments: Namespace) -> None:
     train(_config(TrainConfig, arguments), Path(arguments.out))
 
 
+def _benchmark_options(parser: ArgumentParser) -> None:
+    from fgvce_jax.key.config import SHIPPED, KeyConfig
+
+    add_config(parser, KeyConfig, "fgvce-benchmark")
+    set_defaults(parser, {"model": {"checkpoint": SHIPPED}})
+
+
+def _run_benchmark(arguments: Namespace) -> Path:
+    from fgvce_jax.key import KeyConfig, benchmark
+
+    return benchmark(_config(KeyConfig, arguments), Path(arguments.out))
+
+
 def _config(kind: type, arguments: Namespace) -> Any:
     """The part of the arguments that is the config dataclass `kind`."""
     return kind(**{name: arguments[name] for name in kind.__dataclass_fields__})
@@ -176,6 +189,12 @@ COMMANDS: tuple[Command, ...] = (
         "Measure a run's edits and maps against the dataset's keypoints.",
         lambda: _evaluate,
         positional=["run"],
+    ),
+    Command(
+        "benchmark",
+        "Hold explanations to birds whose true reasons are known.",
+        _benchmark_options,
+        _run_benchmark,
     ),
     _call("report", "Write a run's report.html again.", lambda: _report, positional=["run"]),
     Command(

@@ -23,7 +23,7 @@ from fgvce_jax.explain import each_problem
 from fgvce_jax.heads import searchable
 from fgvce_jax.methods.scores import contributions_of
 from fgvce_jax.models.classifier import Classifier, FeatureMap
-from fgvce_jax.search import Problem, edited_cells, search
+from fgvce_jax.search import Counterfactual, Problem, edited_cells, result, search
 
 Attribution = Callable[[Classifier, Any, Any], Any]
 """(classifier, images [B, H, W, 3] in [0, 1], classes [B]) -> maps [B, n, n]."""
@@ -139,6 +139,32 @@ def weighted_maps(
         before = before * weight(clf, images, classes)
         after = after * jax.lax.map(weight_after, (images, targets, replaced, edited))
     return jax.vmap(weighted_difference)(cells, edited, before, after)
+
+
+@partial(jax.jit, static_argnames="config")
+def fgvce_edits(
+    clf: Classifier,
+    images: Float[Array, "B H W 3"],
+    targets: Int[Array, "B"],
+    candidates: Candidates,
+    config: SearchConfig,
+    orders: Float[Array, "B cells"] | None = None,
+) -> Counterfactual:
+    """The search of a batch by itself; every field gains a leading axis B.
+
+    Args:
+        targets: Q, the class each should be classified as.
+        candidates: From `Bank.for_targets`, usually of the same classes.
+        config: The search.
+        orders: Of the cells, in the place of their contributions; see `fgvce_proposal`.
+    """
+
+    def edits(problem: Problem, *order: Any) -> Counterfactual:
+        return result(problem, *search(problem, config, *order))
+
+    head, more = searchable(clf.head), () if orders is None else (orders,)
+    feature_map = clf.feature_map(images)
+    return each_problem(edits, head, candidates, feature_map, targets, config.chunk, *more)
 
 
 def fgvce_invariant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:

@@ -20,7 +20,7 @@ from fgvce_jax.data import open_dataset
 from fgvce_jax.progress import notify, stage, verbosity
 from fgvce_jax.train import TrainConfig
 
-COMMANDS = ["demo", "explain", "evaluate", "report", "train", "port", "prepare"]
+COMMANDS = ["demo", "explain", "evaluate", "benchmark", "report", "train", "port", "prepare"]
 COMMANDS += ["presets", "completion"]
 
 
