@@ -220,12 +220,15 @@ def build_bank(
         config = replace(config, sigma=SearchConfig.sigma)
     head = searchable(clf.head)
 
-    occurring = np.unique(labels) if classes is None else np.intersect1d(labels, classes)
-    if not occurring.size:
+    order = np.argsort(labels, kind="stable")
+    held, starts = np.unique(labels[order], return_index=True)
+    unread = dict(zip(held.tolist(), np.split(order, starts)[1:], strict=True))
+    if classes is not None:
+        unread = {k: unread[k] for k in np.intersect1d(held, classes).tolist()}
+    if not unread:
         raise InputError(
             "reference images: expected some of the classes that are explained, got others only"
         )
-    unread = {int(k): np.flatnonzero(labels == k).tolist() for k in occurring}
     found: dict[int, list[_Reference]] = {k: [] for k in unread}
     while wanted := _next_round(unread, found, config.per_class):
         for indices, batch in load(np.array(wanted)):
@@ -270,13 +273,15 @@ class _Reference(NamedTuple):
     cells: Float[np.ndarray, "m C"]
 
 
-def _next_round(unread: dict[int, list[int]], found: dict[int, list], per_class: int) -> list[int]:
+def _next_round(
+    unread: dict[int, Int[np.ndarray, "_"]], found: dict[int, list], per_class: int
+) -> list[int]:
     """Take the indices of the next round out of `unread`; empty when all is found or read."""
     wanted: list[int] = []
     for k, indices in unread.items():
         lacking = per_class - len(found[k])
-        wanted += indices[:lacking]
-        del indices[:lacking]
+        wanted += indices[:lacking].tolist()
+        unread[k] = indices[lacking:]
     return sorted(wanted)
 
 
