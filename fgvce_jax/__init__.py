@@ -1,5 +1,9 @@
 """FG-VCE: why an image classifier predicts P and not Q, down to the part of the object."""
 
+from importlib import import_module
+from os import PathLike
+from typing import Any
+
 from fgvce_jax.bank import Bank, Candidates, build_bank
 from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.contrast import contrastive_maps
@@ -11,6 +15,17 @@ from fgvce_jax.partition import contributions
 from fgvce_jax.search import Counterfactual, counterfactual
 
 __version__ = "0.1.0"
+
+
+def read_run(folder: str | PathLike[str]) -> Any:
+    """A finished run, `fgvce_jax.results.RunResults`: its tables, its maps and run.json.
+
+    Raises:
+        InputError: There is none, it is not finished, or a file of it is damaged.
+    """
+    # Parquet is read by a package that the functions above do without.
+    return import_module("fgvce_jax.results").read_run(folder)
+
 
 __all__ = [
     "AdditiveHead",
@@ -31,4 +46,5 @@ __all__ = [
     "counterfactual",
     "explain",
     "load_classifier",
+    "read_run",
 ]

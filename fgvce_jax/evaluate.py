@@ -63,8 +63,9 @@ def evaluate_run(run_folder: str | Path, *, merge_sides: bool = True) -> dict[st
             "dogs prepared with StanfordExtra's JSON"
         )
     clf = open_classifier(config.model)
-    explained = np.flatnonzero(np.array(results.table["status"].to_pylist()) == "explained")
-    rows = results.table.select(["id", "index", "edits"]).take(explained).to_pylist()
+    table = results.explanations.read(["status", "id", "index", "edits"])
+    explained = np.flatnonzero(np.array(table["status"].to_pylist()) == "explained")
+    rows = table.select(["id", "index", "edits"]).take(explained).to_pylist()
     used = {edit["candidate_index"] for row in rows for edit in row["edits"]}
     with stage("Reading keypoints", len(rows) + len(used)) as advance:
         read = partial(_keypoints, view=(clf.image_size, clf.resize_to), advance=advance)

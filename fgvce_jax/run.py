@@ -27,7 +27,7 @@ from fgvce_jax.inference import check_methods, most_confused, need_all_cells
 from fgvce_jax.logit_changes import why_not_linear
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
-from fgvce_jax.report import write_report
+from fgvce_jax.report import MOST_CARDS, write_report
 from fgvce_jax.results import CORE_MAPS, Run, open_run, read_run, summary
 from fgvce_jax.run_inputs import RunInputs, open_inputs, open_splits
 from fgvce_jax.run_worker import Worker, open_worker, versions
@@ -124,7 +124,8 @@ def _open_bank(
     """The bank in `path`, or a new one; and the reference images that could not be read."""
 
     def build() -> tuple[Bank, Skipped]:
-        wanted = config.per_class * len(asked)
+        found = np.bincount(inputs.reference_labels, minlength=inputs.clf.num_classes)
+        wanted = int(np.minimum(found[asked], config.per_class).sum())
         with stage("Collecting references", wanted) as advance:
             task = {0: Task((config,), wanted)}
             ((_, (bank, skipped)),) = workers.map(Worker.build_bank, task, advance)
@@ -198,7 +199,8 @@ def _run_info(
 
 def _report(folder: Path, clf: Classifier, dataset: Dataset, references: Dataset) -> Path:
     view = partial(preprocess, image_size=clf.image_size, resize_to=clf.resize_to)
-    with stage("Writing the report", len(read_run(folder).table)) as advance:
+    cards = len(read_run(folder).sample(MOST_CARDS).explanations)
+    with stage("Writing the report", cards) as advance:
         return write_report(folder, dataset, references, view, advance=advance)
 
 

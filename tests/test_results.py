@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import dataset
 
+import fgvce_jax as fg
 from fgvce_jax import results
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import whole_file
@@ -18,6 +20,7 @@ from fgvce_jax.results import (
     CORE_MAPS,
     Edit,
     ImageResult,
+    merge,
     open_run,
     read_run,
 )
@@ -683,7 +686,7 @@ def test_damaged_results_are_named(tmp_path, name):
     for damaged in (content[: len(content) // 2], b""):
         (folder / name).write_bytes(damaged)
         with pytest.raises(InputError, match=f"{name}: damaged"):
-            read_run(folder).maps["dominant"]
+            read_run(folder)
 
 
 def test_maps_of_another_run_are_named(tmp_path):
@@ -693,5 +696,119 @@ def test_maps_of_another_run_are_named(tmp_path):
         other.write_part(0, part(0))
         other.merge(CLASSES, 1, {})
     (folder / "maps.parquet").write_bytes((tmp_path / "other/maps.parquet").read_bytes())
-    with pytest.raises(InputError, match=r"maps.parquet: expected the maps of \d+ explanations"):
+    with pytest.raises(InputError, match=r"maps.parquet: expected the maps of \d+ images"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", ["explanations.parquet", "maps.parquet", "predictions.parquet"])
+def test_a_changed_byte_is_found_where_it_is_read(tmp_path, name):
+    folder = tmp_path / "run"
+    complete(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[60] ^= 1
+    (folder / name).write_bytes(content)
+
+    def read():
+        run = read_run(folder)
+        return run.table, run.predictions, *run.maps.values()
+
+    with pytest.raises(InputError, match=f"{name}: damaged"):
+        read()
+
+
+# --- more than a file holds ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_parts(monkeypatch):
+    """Splits of more than 20 images stay in parts, of a file for each 2 rows and a part's rest."""
+    monkeypatch.setattr(merge, "IN_ONE_FILE", 20)
+    monkeypatch.setattr(merge, "ROWS_OF_A_FILE", 2)
+
+
+def test_a_large_run_stays_in_parts(tmp_path, uninterrupted, in_parts):
+    run = complete(tmp_path / "run")
+    assert sorted(p.name for p in run.folder.iterdir()) == [
+        "config.json",
+        "explanations",
+        "predictions.parquet",
+        "run.json",
+    ]
+    counts = [pq.read_metadata(p).num_rows for p in sorted((run.folder / "explanations").iterdir())]
+    assert counts == [2, 2, 2, 3]  # the parts have 2, 2, 2, 1 and 2 mistakes
+    assert_same(run, uninterrupted)
+    assert run.maps["dominant"].dtype == np.float32
+    assert fg.read_run(tmp_path / "run").table.equals(run.table)
+
+
+def test_others_read_a_large_run_as_one_dataset(tmp_path, uninterrupted, in_parts):
+    run = complete(tmp_path / "run")
+    table = dataset.dataset(run.folder / "explanations").to_table()
+    assert table.column_names == [*results.EXPLANATIONS.names, *CORE_MAPS]
+    columns = ["id", "target_name", "num_edits", "edits", "p_target"]
+    assert table.select(columns).equals(uninterrupted.table.select(columns))
+    for name in CORE_MAPS:  # lists of lists, of no type that only Arrow knows
+        assert table[name].type == pa.list_(pa.list_(pa.float32(), 3), 3)
+        np.testing.assert_array_equal(table[name].to_pylist(), uninterrupted.maps[name])
+
+
+def test_a_large_run_with_maps_that_are_missing(tmp_path, in_parts):
+    cam = ImageResult(6, "a", 0, "explained", predicted=1, maps={"cam": np.full((2, 2), 1.0)})
+    none = ImageResult(30, "b", 0, "explained", predicted=1)
+    right = [ImageResult(i, f"{i}", 0, "unexplained", predicted=0) for i in range(40)]
+    with open_run(tmp_path / "run", {}) as run:
+        for number, rows in enumerate([right[:6], [cam], right[7:30], [none], right[31:]]):
+            run.write_part(number, rows)
+        run.merge(CLASSES, 5, {}, ())
+    got = read_run(tmp_path / "run")
+    assert got.table["id"].to_pylist() == ["a", "b"]
+    np.testing.assert_array_equal(got.maps["cam"], [np.ones((2, 2)), np.full((2, 2), np.nan)])
+
+
+def test_a_large_run_without_mistakes(tmp_path, in_parts):
+    with open_run(tmp_path / "run", {}) as run:
+        run.write_part(0, [ImageResult(i, f"{i}", 1, "unexplained", 1) for i in range(30)])
+        run.merge(CLASSES, 1, {})
+    got = read_run(tmp_path / "run")
+    assert len(got.table) == len(got.maps["dominant"]) == 0
+    assert set(got.maps) == set(CORE_MAPS)
+
+
+def test_a_run_leaves_one_form_of_its_tables(tmp_path, uninterrupted, monkeypatch):
+    for limit in (20, 50_000, 20):
+        monkeypatch.setattr(merge, "IN_ONE_FILE", limit)
+        run = complete(tmp_path / "run")
+        assert (run.folder / "explanations").exists() == (limit == 20)
+        assert (run.folder / "maps.parquet").exists() == (limit != 20)
+        assert_same(run, uninterrupted)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_sample_of_a_run(tmp_path, uninterrupted, monkeypatch, large):
+    if large:
+        monkeypatch.setattr(merge, "IN_ONE_FILE", 20)
+        monkeypatch.setattr(merge, "ROWS_OF_A_FILE", 2)
+    run = complete(tmp_path / "run")
+    some, rows = run.sample(4), [0, 2, 5, 8]  # of 9
+    assert len(some.explanations) == len(some.table) == 4
+    assert some.table["id"].equals(uninterrupted.table["id"].take(rows))
+    np.testing.assert_array_equal(some.maps["invariant"], uninterrupted.maps["invariant"][rows])
+    assert some.info == run.info
+    assert run.sample(9) is run
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "all gone"])
+def test_damage_to_a_large_run_is_named(tmp_path, in_parts, damage):
+    folder = complete(tmp_path / "run").folder
+    files = sorted((folder / "explanations").iterdir())
+    if damage == "cut":
+        files[1].write_bytes(files[1].read_bytes()[:-10])
+    for file in {"gone": files[:1], "all gone": files}.get(damage, []):
+        file.unlink()
+    message = {
+        "cut": "part-00001.parquet: damaged",
+        "gone": r"explanations.parquet: expected the explanations of 9 images, got 7",
+        "all gone": "explanations: damaged or missing",
+    }
+    with pytest.raises(InputError, match=message[damage]):
         read_run(folder)

@@ -26,6 +26,7 @@ from fgvce_jax.results import RunResults, read_run
 
 View = Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "S S 3"]]
 
+MOST_CARDS = 2000  # of a larger run an evenly spaced sample is shown
 _SHOWN_PAIRS = 8
 _SHOWN_SKIPPED = 50
 _CURVE = (350, 150)  # of the plot of p_target, in CSS pixels
@@ -43,7 +44,8 @@ def write_report(
     """Write report.html into the folder of a run.
 
     Every image is read once, in the order of its split. The page is written as it is drawn, so
-    that memory does not grow with the number of cards, only with that of reference patches.
+    that memory does not grow with the number of cards, only with that of reference patches. There
+    are at most `MOST_CARDS`, evenly spaced over the explanations; the figures are of all of them.
 
     Args:
         folder: A run whose results are merged.
@@ -60,6 +62,7 @@ def write_report(
         InputError: No finished run, data other than the run's, or a file that cannot be written.
     """
     results = read_run(folder)
+    shown = results.sample(MOST_CARDS)
     info, config = results.info, results.info["config"]
     methods = tuple(dict.fromkeys(config.get("methods", ())))
     script = Path(__file__).with_name("script.js").read_text("utf-8")
@@ -68,18 +71,20 @@ def write_report(
         script=script,
         title=title or _title(config),
         confusion=config.get("pairs") == "confusion",
-        n=results.maps["invariant"].shape[-1],
+        n=shown.maps["invariant"].shape[-1],
+        explanations=len(results.explanations),
+        shown=len(shown.explanations),
         curve=_CURVE,
         info=info,
         info_json=json.dumps({key: info[key] for key in info if key != "skipped"}, indent=2),
         shown_skipped=_SHOWN_SKIPPED,
         summary=summary(results),
         methods=methods,
-        nan=maps_with_nan(results, methods),
+        nan=maps_with_nan(shown, methods),
         pairs=confused_pairs(results),
         shown_pairs=_SHOWN_PAIRS,
-        patches=_patches(results, references, view),
-        cards=_cards(results, methods, dataset, view, advance),
+        patches=_patches(shown, references, view),
+        cards=_cards(shown, methods, dataset, view, advance),
     )
     page.enable_buffering(100)
     path = Path(folder) / "report.html"
@@ -130,8 +135,9 @@ def summary(results: RunResults) -> dict[str, Any]:
     (medians over them), each None where there is nothing to take it of.
     """
     counts = results.info["counts"]
-    table = results.table.filter(pc.field("status") == "explained")
     names = "num_edits", "time_s", "flipped", "p_target_before", "p_target_after"
+    table = results.explanations.read(["status", *names])
+    table = table.filter(pc.field("status") == "explained")
     edits, seconds, flipped, before, after = (table[name].to_numpy() for name in names)
     return {
         "accuracy": counts["correct"] / counts["read"] if counts["read"] else None,
@@ -153,10 +159,11 @@ def duration(seconds: float) -> str:
 def confused_pairs(results: RunResults) -> list[dict[str, Any]]:
     """Pairs (predicted, target), their names and how many images; the most frequent first."""
     names = ["predicted_name", "target_name"]
-    groups = results.table.group_by(["predicted", "target", *names]).aggregate([("id", "count")])
-    order = [("id_count", "descending"), *((name, "ascending") for name in names)]
+    table = results.explanations.read(["predicted", "target", *names])
+    groups = table.group_by(table.column_names).aggregate([([], "count_all")])
+    order = [("count_all", "descending"), *((name, "ascending") for name in names)]
     pairs = groups.sort_by(order)
-    return [row | {"key": _pair_key(row), "count": row["id_count"]} for row in pairs.to_pylist()]
+    return [row | {"key": _pair_key(row), "count": row["count_all"]} for row in pairs.to_pylist()]
 
 
 def _pair_key(row: dict[str, Any]) -> str:

@@ -11,6 +11,11 @@ A run is a folder:
     run.json              config, counts, skipped images, versions and timings
     report.html           the page to look at
 
+Of a split of more than `merge.IN_ONE_FILE` images the explanations and their maps are a Parquet
+dataset in the place of the two files, and each map's column holds n lists of n numbers:
+
+    explanations/         part-00000.parquet, ...
+
 Every file is written under a temporary name, flushed to the disk and renamed, so that at every
 instant the folder holds only whole files. While `parts/` exists the run is unfinished and can be
 continued; `run.json` exists only beside the tables it belongs to. One process at a time owns the

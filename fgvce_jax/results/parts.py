@@ -1,18 +1,16 @@
-"""The tables of a run: their formats, the parts that are written, and what they are merged to."""
+"""The tables of a run: their formats, and the parts that are written before `merge`."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
@@ -164,7 +162,7 @@ def write_part(path: Path, number: int, results: Sequence[ImageResult]) -> None:
     for name, shape in shapes.items():
         absent = np.full(shape, np.nan, np.float32)
         rows = rows.append_column(
-            f"map:{name}", _tensors([r.maps.get(name, absent) for r in results])
+            f"map:{name}", tensors([r.maps.get(name, absent) for r in results])
         )
     rows = rows.replace_schema_metadata({"part": str(number), "content": _content(rows)})
     with whole_file(path) as file:
@@ -183,7 +181,8 @@ def _row(result: ImageResult) -> dict[str, Any]:
     return row
 
 
-def _tensors(maps: Any) -> pa.Array:
+def tensors(maps: Any) -> pa.Array:
+    """A column of maps, [M, ...]."""
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.asarray(maps, np.float32))
 
 
@@ -199,7 +198,7 @@ def _content(table: pa.Table) -> str:
 
 
 @contextmanager
-def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
+def open_part(path: Path) -> Iterator[pq.ParquetFile]:
     """The file of a part; whatever is wrong with it, it cannot be used and is computed again."""
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -216,7 +215,7 @@ def read_part(path: Path, number: int) -> pa.Table:
     Raises:
         Unfinished: The file is damaged, or is another part.
     """
-    with _open_part(path) as file:
+    with open_part(path) as file:
         kept = file.schema_arrow.metadata or {}
         found = kept.get(b"part", b"?").decode()
         if found != str(number):
@@ -227,106 +226,3 @@ def read_part(path: Path, number: int) -> pa.Table:
         if kept.get(b"content") != _content(table).encode():
             raise ValueError("its content is not what was written")
     return table
-
-
-# --- all of them --------------------------------------------------------------------------------
-
-
-def merge_parts(
-    folder: Path, num_parts: int, class_names: Sequence[str], map_names: Sequence[str]
-) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Write explanations.parquet, predictions.parquet and maps.parquet, a part at a time.
-
-    Returns:
-        The counts of run.json, and the skipped images: their index, id and why.
-
-    Raises:
-        InputError: A map has another shape in a later part.
-        Unfinished: A part is damaged or out of place, or the disk is full.
-    """
-    names = pa.array(class_names, pa.string())
-    paths = [part_path(folder / "parts", number) for number in range(num_parts)]
-    map_schema = _map_schema(paths, map_names)
-    schemas = {"explanations": EXPLANATIONS, "predictions": PREDICTIONS, "maps": map_schema}
-    counts, skipped = Counter[str](), []
-    with ExitStack() as stack:
-        tables = {}
-        for name, schema in schemas.items():
-            file = stack.enter_context(whole_file(folder / f"{name}.parquet"))
-            writer = pq.ParquetWriter(file, schema, write_page_checksum=True)
-            tables[name] = stack.enter_context(writer)
-        for part in _in_order(paths):
-            lost = part.filter(pc.field("status") == "skipped")
-            skipped += lost.select(["index", "id", "why"]).to_pylist()
-            read = part.filter(pc.field("status") != "skipped")
-            counts.update(read["status"].to_pylist())
-            correct = read["predicted"].to_numpy() == read["label"].to_numpy()
-            counts["correct"] += int(correct.sum())
-            read = read.select(["index", "id", "label", "predicted"])
-            tables["predictions"].write_table(read.rename_columns(PREDICTIONS.names))
-            found = part.filter(pc.field("status").isin(("explained", "no_reference")))
-            counts["flipped"] += found["flipped"].to_pylist().count(True)
-            if len(found):  # pyarrow makes no empty tensors
-                tables["maps"].write_table(_maps(found, map_schema))
-            for name in ("target", "predicted"):
-                found = found.append_column(f"{name}_name", names.take(found[name]))
-            tables["explanations"].write_table(found.select(EXPLANATIONS.names).cast(EXPLANATIONS))
-    return _in_full(counts, len(skipped)), skipped
-
-
-def _in_order(paths: Sequence[Path]) -> Iterator[pa.Table]:
-    """The parts, verified, their images in the order of the split."""
-    last = -1
-    for number, path in enumerate(paths):
-        part = read_part(path, number)
-        index = part["index"].to_numpy()
-        if np.any(np.diff(index, prepend=last) <= 0):
-            raise Unfinished(
-                f"{path}: images {index.min()} to {index.max()}, expected ascending ones above "
-                f"{last}; remove this part and run again"
-            )
-        last = int(index[-1])
-        yield part
-
-
-def _in_full(counts: Counter[str], skipped: int) -> dict[str, int]:
-    """The counts of run.json from those of the statuses, correct and flipped images."""
-    read = counts["unexplained"] + counts["explained"] + counts["no_reference"]
-    return {
-        "images": read + skipped,
-        "skipped": skipped,
-        "read": read,
-        "correct": counts["correct"],
-        "misclassified": read - counts["correct"],
-        **{name: counts[name] for name in ("explained", "flipped", "no_reference")},
-    }
-
-
-def _map_schema(paths: Sequence[Path], names: Sequence[str]) -> pa.Schema:
-    """A column for each of `names`, there or not, and for every other map that the parts hold."""
-    nothing = pa.fixed_shape_tensor(pa.float32(), (1, 1))  # where no image was explained
-    found: dict[str, Any] = {}
-    for path in paths:
-        with _open_part(path) as file:
-            columns = file.schema_arrow
-        for name, kind in zip(columns.names, columns.types, strict=True):
-            if not name.startswith("map:"):
-                continue
-            if (known := found.setdefault(name.removeprefix("map:"), kind)) != kind:
-                raise InputError(
-                    f"{path}: map {name.removeprefix('map:')} has shape {list(kind.shape)}, before "
-                    f"{list(known.shape)}"
-                )
-    every = dict.fromkeys((*names, *found))
-    return pa.schema([(name, found.get(name, nothing)) for name in every])
-
-
-def _maps(found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The maps of a part's explanations; NaN where a part lacks one."""
-
-    def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
-        if f"map:{field.name}" in found.column_names:
-            return found[f"map:{field.name}"]
-        return _tensors(np.full((len(found), *field.type.shape), np.nan))
-
-    return pa.table([column(field) for field in schema], schema=schema)

@@ -14,11 +14,11 @@ from typing import Any
 from fgvce_jax.errors import InputError, Unfinished
 from fgvce_jax.files import FolderLock, is_temporary, read_json, write_json, writing
 from fgvce_jax.progress import notify
+from fgvce_jax.results.merge import merge_parts
 from fgvce_jax.results.parts import (
     CORE_MAPS,
     FORMAT,
     ImageResult,
-    merge_parts,
     part_numbers,
     part_path,
     read_part,

@@ -239,6 +239,20 @@ def test_durations():
     assert [page_module.duration(s) for s in (0.0005, 0.0099, 0.035, 0.999, 12.34)] == wanted
 
 
+def test_of_too_many_explanations_a_sample_is_shown_and_told(run, monkeypatch, written):
+    monkeypatch.setattr(page_module, "MOST_CARDS", 2)
+    dataset = Images("test")
+    text = write_report(run, dataset, Images("train"), view).read_text()
+    cards = Page(text).find("article")
+    assert [attributes["data-index"] for attributes, _ in cards] == ["1", "5"]
+    assert dataset.read == [1, 5]
+    assert "2 of 4 explanations are shown" in text
+    assert "explanations are shown" not in written.text
+    for tile in ("misclassified", "flipped to Q"):  # the figures are those of all
+        found = [re.search(rf"<b>([^<]*)</b>{tile}", page)[1] for page in (text, written.text)]
+        assert found[0] == found[1]
+
+
 def test_a_run_without_mistakes(tmp_path):
     folder = make_run(tmp_path / "run", [ImageResult(0, "a", 1, "unexplained", predicted=1)])
     text = write_report(folder, Images("test"), Images("train"), view).read_text()
