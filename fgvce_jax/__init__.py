@@ -8,7 +8,8 @@ from fgvce_jax.bank import Bank, Candidates, build_bank
 from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.contrast import contrastive_maps
 from fgvce_jax.errors import InputError
-from fgvce_jax.explain import Explanation, explain
+from fgvce_jax.explain import explain
+from fgvce_jax.explanation import Explanation
 from fgvce_jax.heads import AdditiveHead, Dense, Direct, PooledLinear
 from fgvce_jax.models import Classifier, load_classifier
 from fgvce_jax.partition import contributions

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from fgvce_jax.checks import (
     check_images,
@@ -28,6 +28,7 @@ from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 
 Loader = Callable[[np.ndarray], Iterator[tuple[np.ndarray, Any]]]
+Picture = Callable[[int], UInt8[np.ndarray, "S S 3"]]
 
 
 class Candidates(NamedTuple):
@@ -61,7 +62,7 @@ class Candidates(NamedTuple):
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bank:
     """Candidate cells and their provenance, in G groups of N places.
 
@@ -91,6 +92,25 @@ class Bank:
     cell: Int[Any, "G N"]
     references: Int[Any, "K"]
     config: BankConfig = field(metadata={"static": True})
+
+    # No field: a picture for people, of the reference image of an index; None where not at hand.
+    pictures: ClassVar[Picture | None] = None
+
+    def with_pictures(self, pictures: Picture) -> Bank:
+        """The same bank, with the reference images that its cells come from."""
+        copy = jax.tree.map(lambda leaf: leaf, self)
+        object.__setattr__(copy, "pictures", pictures)
+        return copy
+
+    def __repr__(self) -> str:
+        try:
+            found, kept = np.asarray(self.references), int(np.sum(self.valid))
+        except Exception:  # a transformation's placeholders
+            return object.__repr__(self)
+        return (
+            f"Bank: {kept:,} cells of {self.cells.shape[-1]} channels, from {found.sum():,} "
+            f"reference images of {np.count_nonzero(found)} of {len(found)} classes"
+        )
 
     def for_targets(self, targets: Int[ArrayLike, "B"]) -> Candidates:
         """The candidates that a batch needs, at most B groups, and the group of each target.
@@ -239,7 +259,15 @@ def build_bank(
             for label, reference in references:
                 found[label].append(reference)
             advance(len(references))
-    return _assemble(head, found, clf.num_classes, config)
+    bank = _assemble(head, found, clf.num_classes, config)
+    return bank.with_pictures(partial(_picture, load))
+
+
+def _picture(load: Loader, index: int) -> UInt8[np.ndarray, "S S 3"]:
+    """A reference image once more, as a picture; `InputError` where it cannot be read now."""
+    for _, images in load(np.array([index])):
+        return np.round(np.asarray(images[0]) * 255).astype(np.uint8)
+    raise InputError(f"reference image {index}: cannot be read any more")
 
 
 def _references(

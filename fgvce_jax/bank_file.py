@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,9 +61,9 @@ def save_bank(bank: Bank, file: IO[bytes], key: Mapping[str, Any], skipped: Skip
     """Write the bank as .npz, with all that it was made of: `load_bank` asks for the same key."""
     texts = {"key": key, "config": asdict(bank.config), "skipped": list(skipped)}
     entries: dict[str, Any] = {name: json.dumps(text) for name, text in texts.items()}
-    for name, value in vars(bank).items():
-        if name != "config" and value is not None:
-            entries[name] = np.asarray(value)
+    for name in (field.name for field in fields(bank)):
+        if name != "config" and getattr(bank, name) is not None:
+            entries[name] = np.asarray(getattr(bank, name))
     np.savez(file, **entries)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,54 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from fgvce_jax.bank import Bank, Candidates, check_candidates, pad_batch
 from fgvce_jax.checks import check_labelled, check_logits
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.contrast import weighted_difference
+from fgvce_jax.explanation import Explanation, Seen
 from fgvce_jax.heads import Head, SearchHead, searchable
 from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
 from fgvce_jax.partition import gaussian_kernels, row_contributions
 from fgvce_jax.search import Problem, edited_cells, search
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Why the prediction is P and not Q, for a batch; T = min(max_iterations, n^2).
-
-    Attributes:
-        predicted: P, the class that is predicted, int32 [B].
-        target: Q, the correct class, int32 [B].
-        flipped: Whether the edited feature map is classified as Q, bool [B].
-        num_edits: Replaced cells, int32 [B]; 0 where P = Q, and where the bank has no candidate.
-        edit_cell: The cell of each edit in order, row-major, int32 [B, T], -1 where unused.
-        edit_candidate: The bank's candidate that replaced it, int32 [B, T], -1 where unused.
-        edit_similarity: Cosine similarity of the two, float32 [B, T], 0 where unused.
-        p_predicted: Probability of P before the first edit and after each, float32 [B, T + 1]; the
-            last value is repeated to the end.
-        p_target: Probability of Q; likewise.
-        contributions_before: Each cell's contribution to P in the image, [B, n, n], in [-1, 1]; of
-            `evidence="margin"`, to the logit of P less that of Q.
-        contributions_after: Each cell's contribution to Q (over P) after the edits, [B, n, n].
-        invariant: Map of the evidence for P that was replaced (Eq. 10), [B, n, n], signed.
-        dominant: Map of the evidence for Q that replaced it (Eq. 11), [B, n, n], signed.
-    """
-
-    predicted: Int[Array, "B"]
-    target: Int[Array, "B"]
-    flipped: Bool[Array, "B"]
-    num_edits: Int[Array, "B"]
-    edit_cell: Int[Array, "B T"]
-    edit_candidate: Int[Array, "B T"]
-    edit_similarity: Float[Array, "B T"]
-    p_predicted: Float[Array, "B T+1"]
-    p_target: Float[Array, "B T+1"]
-    contributions_before: Float[Array, "B n n"]
-    contributions_after: Float[Array, "B n n"]
-    invariant: Float[Array, "B n n"]
-    dominant: Float[Array, "B n n"]
 
 
 def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
@@ -211,4 +173,4 @@ def explain(
     )
     out = jax.tree.map(lambda leaf: leaf[: len(images)], out)
     check_logits("image", range(len(images)), np.asarray(out.p_target))
-    return out
+    return out.with_seen(Seen(images, clf.class_names, bank))

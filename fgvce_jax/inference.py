@@ -25,7 +25,8 @@ from fgvce_jax.config import SearchConfig
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import Batch, batches
 from fgvce_jax.errors import InputError, UnreadableImage
-from fgvce_jax.explain import Explanation, explain_cells
+from fgvce_jax.explain import explain_cells
+from fgvce_jax.explanation import Explanation
 from fgvce_jax.heads import searchable
 from fgvce_jax.logit_changes import logit_changes, why_not_linear
 from fgvce_jax.memory import available_bytes, program_bytes

@@ -14,12 +14,14 @@ FLOORS = """
     stop
     workers
     cluster pictures
+    display
     heads
     models
     partition
     bank
     search neighbours logit_changes
     contrast
+    explanation
     explain
     __init__
     methods

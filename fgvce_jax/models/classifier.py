@@ -104,7 +104,7 @@ class Backbone:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
     """Two functions and what a user needs to know of them; a pytree, so it can enter `jax.jit`.
 
@@ -146,6 +146,14 @@ class Classifier:
         if len(names) != self.num_classes:
             raise InputError(f"class_names: expected {self.num_classes} names, got {len(names)}")
         object.__setattr__(self, "class_names", names)
+
+    def __repr__(self) -> str:
+        what = type(self.features).__name__ if self.spec is None else self.spec.arch
+        more = ", ..." * (self.num_classes > 3)
+        return (
+            f"Classifier: {what}, {self.num_classes} classes ({', '.join(self.class_names[:3])}"
+            f"{more}), images of {self.image_size} x {self.image_size} pixels"
+        )
 
     def __call__(self, images: ArrayLike) -> Float[Array, "B K"]:
         """Logits of images, float32 [B, H, W, 3] in [0, 1]."""

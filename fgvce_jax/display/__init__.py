@@ -1,0 +1,1 @@
+"""An explanation for people: three lines of text, a figure, a fragment of HTML."""
