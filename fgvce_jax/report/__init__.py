@@ -2,5 +2,6 @@
 
 from fgvce_jax.report.figures import card_figure
 from fgvce_jax.report.page import MOST_CARDS, write_report
+from fgvce_jax.report.sources import View
 
-__all__ = ["MOST_CARDS", "card_figure", "write_report"]
+__all__ = ["MOST_CARDS", "View", "card_figure", "write_report"]

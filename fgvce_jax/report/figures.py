@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
@@ -30,65 +28,12 @@ COLORMAPS = {
     name: LinearSegmentedColormap.from_list(name, colors) for name, colors in PALETTES.items()
 }
 
-# --- charts -------------------------------------------------------------------------------------
-
-_INK = "#010203"  # stands for the colour of the page's text, light or dark
-
-
-def edits_chart(num_edits: Sequence[int] | np.ndarray, flipped: Sequence[bool] | np.ndarray) -> str:
-    """Histogram of edits, those that flipped and those that did not, as SVG text."""
-    edits, succeeded = np.asarray(num_edits, int), np.asarray(flipped, bool)
-    counts = np.arange(max(edits, default=0) + 1)
-    yes, no = (np.bincount(edits[k], minlength=len(counts)) for k in (succeeded, ~succeeded))
-    figure = Figure(figsize=(4.2, 3.2))
-    axes = figure.add_subplot()
-    axes.bar(counts, yes, 0.8, color=BLUE)
-    axes.bar(counts, no, 0.8, bottom=yes, color=ORANGE)
-    axes.set(xlabel="edits", xlim=(-0.6, max(len(counts), 6) - 0.4))
-    _whole_numbers(axes.xaxis)
-    return _svg(figure, axes, "edits")
-
-
-def probability_chart(
-    before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray
-) -> str:
-    """Histograms of the target's probability before and after the edits, as SVG text."""
-    figure = Figure(figsize=(4.2, 3.2))
-    axes = figure.add_subplot()
-    for values, color in ((before, ORANGE), (after, BLUE)):
-        axes.hist(values, np.linspace(0, 1, 21).tolist(), color=color, alpha=0.75)
-    axes.set(xlabel="probability of Q", xlim=(0, 1))
-    return _svg(figure, axes, "probability")
-
 
 def _whole_numbers(axis: Axis, **options: Any) -> None:
     """Ticks at whole numbers only."""
     locator = AutoLocator()
     locator.set_params(integer=True, **options)
     axis.set_major_locator(locator)
-
-
-def _svg(figure: Figure, axes: Axes, name: str) -> str:
-    """A chart of numbers of images as SVG for the page, in its font and its text's colour.
-
-    The page's ids are one space, so that the chart's get its name.
-    """
-    axes.set_ylabel("images")
-    _whole_numbers(axes.yaxis, nbins=4)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.tick_params(colors=_INK, labelsize=9, length=3)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
-    file = io.StringIO()
-    layout = {"transparent": True, "bbox_inches": "tight", "pad_inches": 0.02}
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fgvce", "font.family": "sans-serif"}):
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, **layout)
-    text = file.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    for reference in ('id="', 'href="#', "url(#"):
-        text = text.replace(reference, f"{reference}{name}-")
-    return text
 
 
 # --- one explanation ----------------------------------------------------------------------------

@@ -1,74 +1,24 @@
 import base64
 import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from report.runs import CLASSES, VIEW, Images, make_run, mistake
 
-from fgvce_jax.errors import InputError
+from fgvce_jax.data.example import Example
+from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.report import card_figure, write_report
 from fgvce_jax.report import page as page_module
-from fgvce_jax.results import CORE_MAPS, Edit, ImageResult, open_run, read_run
+from fgvce_jax.report.cards import encoded, reachable
+from fgvce_jax.report.head import duration, maps_with_nan
+from fgvce_jax.report.pairs import confused_pairs
+from fgvce_jax.results import ImageResult, read_run
 
-N, SIZE = 7, 70
 OTHERS = ("gradcam", "fgvce_invariant", "fgvce_dominant", "scout", "cve")
-CLASSES = ('<script>alert("wren")</script>', "finch & co", "owl's")
-
-
-class Images:
-    """A dataset whose image k is one grey, with ids that must be escaped."""
-
-    class_names = CLASSES
-    keypoint_names = part_names = ()
-    labels = np.zeros(0, np.int32)  # a page takes them from the run
-    ids = ()
-
-    def __init__(self, name):
-        self.name = name
-        self.read = []
-
-    def __len__(self):
-        return 0
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        image = np.full((SIZE // 2, SIZE, 3), index * 20, np.uint8)
-        return SimpleNamespace(image=image, id=f"{self.name}/<{index}>.png")
-
-
-def view(image):
-    return image.repeat(2, axis=0)
-
-
-def mistake(index, label, predicted, cells, flipped=True, p=0.1, extra=()):
-    edits = tuple(
-        Edit(cell, f"train/<{k}>.png", k, 48 - cell, 0.5 + 0.01 * cell)
-        for k, cell in enumerate(cells)
-    )
-    maps = {name: np.eye(N) for name in (*CORE_MAPS, *extra)}
-    return ImageResult(
-        index,
-        f"test/<{index}>.png",
-        label,
-        "explained" if cells else "no_reference",
-        predicted=predicted,
-        flipped=flipped,
-        edits=edits,
-        p_target=np.linspace(p, 0.9, len(cells) + 1).tolist(),
-        time_s=0.004,
-        maps=maps,
-    )
-
-
-def make_run(folder, records, info=None, **config):
-    config = {"data": {"name": "birds"}, "model": {"arch": "vgg16"}, "split": "test"} | config
-    with open_run(folder, config) as run:
-        run.write_part(0, records)
-        run.merge(CLASSES, 1, info or {})
-        run.finish()
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +36,18 @@ def run(tmp_path_factory):
 
 
 class Page(HTMLParser):
-    """The page's elements in order: (tag, attributes, text up to the next tag)."""
+    """The page's elements in order, (tag, attributes, text up to the next tag), and its data."""
 
     def __init__(self, text):
         super().__init__()
         self.elements = []
         self.feed(text)
+        blocks = {a["id"]: json.loads(t) for a, t in self.find("script", type="application/json")}
+        self.index = blocks["index"]
+        self.data = {
+            kind: [item for name in blocks if name.startswith(kind) for item in blocks[name]]
+            for kind in ("cards", "references", "pairs")
+        }
 
     def handle_starttag(self, tag, attrs):
         self.elements.append([tag, dict(attrs), ""])
@@ -111,24 +67,24 @@ class Page(HTMLParser):
         ]
 
 
+def write(folder, dataset=None, references=None, **options):
+    path = write_report(
+        folder, dataset or Images("test"), references or Images("train"), VIEW, **options
+    )
+    return path.read_text()
+
+
 @pytest.fixture(scope="module")
 def written(run):
     dataset, references, drawn = Images("test"), Images("train"), []
-    path = write_report(run, dataset, references, view, advance=drawn.append)
-    text = path.read_text()
-    return SimpleNamespace(
-        path=path,
-        text=text,
-        page=Page(text),
-        read=(dataset.read, references.read),
-        drawn=drawn,
-    )
+    text = write(run, dataset, references, advance=drawn.append)
+    read = (dataset.read, references.read)
+    return SimpleNamespace(folder=run, text=text, page=Page(text), read=read, drawn=drawn)
 
 
 def test_every_image_is_read_once_in_order(written):
     assert written.read == ([1, 2, 4, 5], [0, 1, 2, 3])
     assert written.drawn == [1, 1, 1, 1]
-    assert written.path.name == "report.html"
 
 
 def test_only_the_pages_own_script_runs_and_nothing_is_fetched(written):
@@ -136,7 +92,7 @@ def test_only_the_pages_own_script_runs_and_nothing_is_fetched(written):
     elements = written.page.elements
     ((policy, _),) = written.page.find("meta", **{"http-equiv": "Content-Security-Policy"})
     allowed = dict(entry.strip().split(" ", 1) for entry in policy["content"].split(";"))
-    ((script, text),) = written.page.find("script")
+    ((_, text),) = [found for found in written.page.find("script") if "type" not in found[0]]
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     assert allowed == {
         "default-src": "'none'",
@@ -146,106 +102,110 @@ def test_only_the_pages_own_script_runs_and_nothing_is_fetched(written):
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    assert script == {}
     # It holds for what comes after it only, and a handler in an attribute would not run.
     tags = [tag for tag, _, _ in elements]
     before = elements[: next(i for i, e in enumerate(elements) if "http-equiv" in e[1])]
     assert {tag for tag, _, _ in before} <= {"html", "head", "meta"}
     assert not any(name.startswith("on") for _, attrs, _ in elements for name in attrs)
     assert not {"link", "iframe", "object", "embed", "base"} & set(tags)
-
-
-def test_cards_carry_what_is_sorted_and_filtered_by(written):
-    cards = [attrs for attrs, _ in written.page.find("article")]
-    keys = ("data-index", "data-edits", "data-before", "data-pair", "data-flipped", "data-id")
-    assert [tuple(card[key] for key in keys) for card in cards] == [
-        ("1", "2", "0.100000", "1-0", "1", "test/<1>.png"),
-        ("2", "4", "0.300000", "1-0", "0", "test/<2>.png"),
-        ("4", "1", "0.200000", "1-2", "1", "test/<4>.png"),
-        ("5", "0", "0.100000", "0-2", "0", "test/<5>.png"),
-    ]
-    options = [attrs["value"] for attrs, _ in written.page.find("option")]
-    assert options[:4] == ["", "1-0", "0-2", "1-2"]
-    assert {"edits", "-edits", "before", "pair", "id"} <= set(options)
-
-
-def test_names_and_ids_are_escaped(written):
-    for raw in ("<script>alert", "<1>", "<pixels>", "finch & co"):
-        assert raw not in written.text
-    assert len(written.page.find("script")) == 1
-    assert "&lt;script&gt;alert" in written.text
-    assert "1 x 1 &lt;pixels&gt;" in written.text
-    assert "finch &amp; co" in written.text
-
-
-def test_nothing_is_fetched(written):
-    for _, attrs, _ in written.page.elements:
-        for key in ("src", "href", "xlink:href"):
-            assert attrs.get(key, "#").startswith(("data:", "#"))
+    for _, attrs, _ in elements:
+        for key in ("src", "href"):
+            assert attrs.get(key, "#").startswith("#")
     style = "".join(text for _, text in written.page.find("style"))
     assert "url(" not in style
     assert "@import" not in style
 
 
-def test_pictures_that_are_used_are_there_once(written):
-    used = {attrs.get("href") or attrs["xlink:href"] for attrs, _ in written.page.find("use")}
-    ids = [attrs["id"] for _, attrs, _ in written.page.elements if "id" in attrs]
-    assert {href.removeprefix("#") for href in used} <= set(ids)
-    assert len(ids) == len(set(ids))
-    # candidates (image, cell): edit k of an image takes cell 48 - c of image k
-    patches = {attrs["id"] for attrs, _ in written.page.find("image", id="r")}
-    wanted = {(0, 40), (1, 24), (0, 24), (1, 23), (2, 22), (3, 48), (0, 18)}
-    assert patches == {f"r{index}-{cell}" for index, cell in wanted}
+def test_the_index_has_what_is_searched_sorted_and_filtered_by(written):
+    rows = written.page.index["rows"]
+    keys = ("index", "id", "P", "Q", "edits", "pQ0", "flipped", "status")
+    assert list(zip(*(rows[key] for key in keys), strict=True)) == [
+        (1, "test/<1>.png", 1, 0, 2, 0.1, True, "explained"),
+        (2, "test/<2>.png", 1, 0, 4, 0.3, False, "explained"),
+        (4, "test/<4>.png", 1, 2, 1, 0.2, True, "explained"),
+        (5, "test/<5>.png", 0, 2, 0, 0.1, False, "no_reference"),
+    ]
+    assert written.page.index["classes"] == {"0": CLASSES[0], "1": CLASSES[1], "2": CLASSES[2]}
+
+
+def test_names_and_ids_are_text_and_never_markup(written):
+    for raw in ("<script>alert", "<1>", "<pixels>"):
+        assert raw not in written.text
+    scripts = written.page.find("script")
+    assert len(scripts) == 1 + len(written.page.find("script", type="application/json"))
+    assert "1 x 1 &lt;pixels&gt;" in written.text
 
 
 def test_a_card(written):
-    row = read_run(written.path.parent).table.to_pylist()[0]
-    image = np.zeros((SIZE, SIZE, 3), np.uint8)
-    maps = {name: np.eye(N) for name in CORE_MAPS} | {"scout": np.eye(N)}
-    maps |= {"cve": np.full((N, N), np.nan), "dominant": np.eye(N)[::-1]}
-    maps["fgvce_dominant"] = maps["dominant"]
-    methods = "scout", "fgvce_dominant", "cve"
-    card = page_module.card(row, image, maps, methods)
-    assert card["curve"] == [(0, 135), (175, 75), (350, 15)]
+    card = written.page.data["cards"][0]
+    result = mistake(1, 0, 1, [8, 24])
     first, second = card["edits"]
-    assert first["patch"] == "r0-40"
-    assert (first["replaced"].row, first["replaced"].column) == (1, 1)
-    assert (first["replaced"].x, first["replaced"].y, first["replaced"].side) == (0, 0, 3)
-    assert (first["candidate"].row, first["candidate"].column) == (5, 5)
-    assert (first["p"], second["p"]) == pytest.approx((0.5, 0.9))
-    names, explained, pictures = zip(*card["gallery"], strict=True)
-    assert names == methods
-    assert explained == ("P", "Q", "Q")
-    assert pictures == (card["invariant"], card["dominant"], None)  # the same maps and colours
+    assert (first["cell"], first["reference"], first["candidate_cell"]) == (8, 0, 40)
+    assert written.page.data["references"][second["reference"]]["id"] == "train/<1>.png"
+    assert card["pP"] == pytest.approx([0.8, 0.425, 0.05])
+    assert card["pQ"] == pytest.approx([0.1, 0.5, 0.9])
+    assert card["kept"] == [0, 1, 2]
+    assert card["nearest"] == [1] * 7 + [0] * 3
+    for name, wanted in (("logits", result.logits), ("changes", result.logit_changes)):
+        got = np.frombuffer(base64.b64decode(card[name]), "<f4")
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    got = np.frombuffer(base64.b64decode(card["maps"]["dominant"]), "<f4")
+    np.testing.assert_array_equal(got.reshape(7, 7), np.eye(7))
+    assert set(card["maps"]) == {"invariant", "dominant"}
+    assert card["image"].startswith("data:image/webp;base64,")
+    assert [found["cell"] for found in written.page.data["cards"][3]["edits"]] == []
 
 
-def test_the_figures_at_the_top(run, written):
-    results = read_run(run)
-    summary = page_module.summary(results)
-    assert summary["accuracy"] == pytest.approx(1 / 5)
-    assert summary["flipped"] == pytest.approx(2 / 3)
-    assert summary["edits"] == 2
-    assert summary["time"] == "4.0 ms"
-    pairs = page_module.confused_pairs(results)
-    assert [(p["key"], p["count"]) for p in pairs] == [("1-0", 2), ("0-2", 1), ("1-2", 1)]
+def test_classes_are_left_out_only_where_no_subset_of_the_edits_makes_them_count():
+    rng = np.random.default_rng(0)
+    left_out = 0
+    for _ in range(50):
+        logits, changes = rng.normal(0, 9, 40), rng.normal(0, 2, (4, 40))
+        kept = reachable(logits, changes)
+        left_out += 40 - len(kept)
+        for on in np.ndindex(2, 2, 2, 2):
+            z = logits + np.array(on) @ changes
+            p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+            assert p[kept].sum() >= 1 - 1e-5
+            assert p.argmax() in kept
+    assert left_out > 200
+
+
+def test_the_pairs_and_what_is_replaced_in_them(run, written):
+    pairs = confused_pairs(read_run(run))
+    assert [(p["P"], p["Q"], p["count"]) for p in pairs] == [(1, 0, 2), (0, 2, 1), (1, 2, 1)]
+    first = written.page.data["pairs"][0]
+    replaced = np.zeros(49, int)
+    replaced[[8, 24, 25, 26, 0]] = 1
+    replaced[24] = 2
+    assert first["replaced"] == replaced.tolist()
+    assert first["references"] == [[0, 2], [1, 2], [2, 1], [3, 1]]
+    assert first["invariant"] == encoded(np.eye(7))
+    assert first["parts"] == []
+
+
+def test_the_figures_at_the_top(written):
     numbers = [text for _, text in written.page.find("b")]
-    assert numbers[:5] == ["20.0 %", "4", "66.7 %", "2", "4.0 ms"]
+    assert numbers[:6] == ["20.0%", "4", "66.7%", "100.0%", "2", "4.0 ms"]
+    assert "chance 33.3%" in written.text  # one of the three classes that images have
     for note in ("1 image without edits", "1 class without", "1 image skipped"):
         assert note in written.text
 
 
 def test_durations():
     wanted = ["0.5 ms", "9.9 ms", "35 ms", "999 ms", "12.3 s"]
-    assert [page_module.duration(s) for s in (0.0005, 0.0099, 0.035, 0.999, 12.34)] == wanted
+    assert [duration(s) for s in (0.0005, 0.0099, 0.035, 0.999, 12.34)] == wanted
 
 
 def test_of_too_many_explanations_a_sample_is_shown_and_told(run, monkeypatch, written):
     monkeypatch.setattr(page_module, "MOST_CARDS", 2)
     dataset = Images("test")
-    text = write_report(run, dataset, Images("train"), view).read_text()
-    cards = Page(text).find("article")
-    assert [attributes["data-index"] for attributes, _ in cards] == ["1", "5"]
+    text = write(run, dataset)
+    page = Page(text)
+    assert page.index["rows"]["index"] == [1, 5]
     assert dataset.read == [1, 5]
+    assert page.index["pairs"] == written.page.index["pairs"]  # of all of them
+    assert page.index["explanations"] == 4
     assert "2 of 4 explanations are shown" in text
     assert "explanations are shown" not in written.text
     for tile in ("misclassified", "flipped to Q"):  # the figures are those of all
@@ -255,40 +215,24 @@ def test_of_too_many_explanations_a_sample_is_shown_and_told(run, monkeypatch, w
 
 def test_a_run_without_mistakes(tmp_path):
     folder = make_run(tmp_path / "run", [ImageResult(0, "a", 1, "unexplained", predicted=1)])
-    text = write_report(folder, Images("test"), Images("train"), view).read_text()
-    assert "Nothing to explain" in text
+    text = write(folder)
     assert "No image is misclassified" in text
-    assert "100.0 %" in text
+    assert "100.0%" in text
 
 
 def test_a_run_without_any_image(tmp_path):
     folder = make_run(tmp_path / "run", [ImageResult(0, "a", 1, "skipped", why="empty")])
-    text = write_report(folder, Images("test"), Images("train"), view).read_text()
-    assert "1 image skipped" in text
+    assert "1 image skipped" in write(folder)
 
 
-def captions_of(text):
-    """Of the gallery's pictures."""
-    return [text.strip() for _, text in Page(text).find("figcaption") if " · " in text]
-
-
-def test_the_methods_asked_for_stand_side_by_side_each_with_its_class(tmp_path):
+def test_the_methods_asked_for_stand_beside_each_with_its_class(tmp_path):
     records = [mistake(1, 0, 1, [3], extra=OTHERS)]
-    for methods, captions in {
-        OTHERS: [
-            "gradcam · P",
-            "fgvce_invariant · P",
-            "fgvce_dominant · Q",
-            "scout · P",
-            "cve · Q",
-        ],
-        ("fgvce_dominant", "scout"): ["fgvce_dominant · Q", "scout · P"],
-        (): [],
-    }.items():
+    of = {"gradcam": "P", "fgvce_invariant": "P", "fgvce_dominant": "Q", "scout": "P", "cve": "Q"}
+    for methods in (OTHERS, ("fgvce_dominant", "scout"), ()):
         folder = make_run(tmp_path / str(len(methods)), records, methods=methods)
-        text = write_report(folder, Images("test"), Images("train"), view).read_text()
-        assert captions_of(text) == captions
-        assert "NaN" not in text
+        page = Page(write(folder))
+        assert page.index["methods"] == [{"name": name, "of": of[name]} for name in methods]
+        assert set(page.data["cards"][0]["maps"]) == {"invariant", "dominant", *methods}
 
 
 def test_a_map_with_nan_is_named_and_counted(tmp_path):
@@ -296,25 +240,24 @@ def test_a_map_with_nan_is_named_and_counted(tmp_path):
     for k in (0, 2):
         records[k].maps["scout"][1, 1] = np.nan
     folder = make_run(tmp_path / "run", records, methods=("gradcam", "scout"))
-    page = Page(write_report(folder, Images("test"), Images("train"), view).read_text())
+    page = Page(write(folder))
     [note] = [text for _, text in page.find("summary") if "NaN" in text]
     assert note == "scout: NaN in 2 maps, not shown"
-    assert page_module.maps_with_nan(read_run(folder), ("gradcam", "scout")) == {
+    assert maps_with_nan(read_run(folder), ("gradcam", "scout")) == {
         "scout": ["test/<0>.png", "test/<2>.png"]
     }
-    assert [text for _, text in page.find("b") if text == "NaN"] == ["NaN"] * 2
 
 
 def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_path):
     records = [mistake(1, 1, 1, [3]), mistake(2, 1, 1, [])]
     pages = {
-        pairs: write_report(
-            make_run(tmp_path / pairs, records, pairs=pairs), Images("test"), Images("train"), view
-        ).read_text()
+        pairs: write(make_run(tmp_path / pairs, records, pairs=pairs))
         for pairs in ("misclassified", "confusion")
     }
-    of_mistakes = ("the label is", "wrong class", "Most confused", "<td>label</td>")
-    of_pairs = ("correctly; ", "often confuses with P", "The pairs", "<td>most confused with</td>")
+    of_mistakes, of_pairs = (
+        ("the label is", "wrong class"),
+        ("correctly; ", "often confuses with P"),
+    )
     for text in of_mistakes:
         assert text in pages["misclassified"]
         assert text not in pages["confusion"]
@@ -326,8 +269,7 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
         assert "no reference image of Q is classified correctly" in text
     nothing = [ImageResult(0, "a", 1, "unexplained", predicted=0)]
     folder = make_run(tmp_path / "none", nothing, pairs="confusion")
-    text = write_report(folder, Images("test"), Images("train"), view).read_text()
-    assert "No image is classified correctly." in text
+    assert "misclassified" in write(folder)
 
 
 @pytest.mark.parametrize(
@@ -343,44 +285,88 @@ def test_a_page_of_mistakes_and_one_of_correct_images_each_say_what_is_so(tmp_pa
 def test_the_title_has_the_end_of_a_long_path(tmp_path, model, title):
     nothing = [ImageResult(0, "a", 1, "unexplained", predicted=1)]
     folder = make_run(tmp_path / "run", nothing, model=model)
-    [(_, text)] = Page(
-        write_report(folder, Images("test"), Images("train"), view).read_text()
-    ).find("title")
+    [(_, text)] = Page(write(folder)).find("title")
     assert text.endswith(f" · {title}")
     assert "someone" not in text
 
 
 def test_hundreds_of_cards_stay_small(tmp_path):
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (14, 14, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    picture = rng.integers(0, 256, (14, 14, 3)).astype(np.uint8).repeat(5, 0).repeat(5, 1)
 
     class Noise(Images):
         def __getitem__(self, index):
-            return SimpleNamespace(image=picture, id=f"{self.name}/<{index}>.png")
+            return Example(picture, 0, self.ids[index])
 
-    records = [mistake(i, 0, 1, [i % 49, (i + 1) % 49]) for i in range(400)]
-    path = write_report(
-        make_run(tmp_path / "run", records), Noise("test"), Noise("train"), lambda image: image
-    )
-    assert path.read_text().count("<article") == 400
-    assert path.stat().st_size / 400 < 25_000
+    records = [mistake(i, 0, 1, [i % 49, (i + 1) % 49]) for i in range(300)]
+    text = write(make_run(tmp_path / "run", records), Noise("test"), Noise("train"))
+    page = Page(text)
+    assert len(page.data["cards"]) == 300
+    assert len(text) / 300 < 12_000
+
+
+def test_a_large_run_is_a_page_with_a_folder_of_scripts_beside_it(tmp_path):
+    records = [mistake(i, 0, 1, [i % 49]) for i in range(60)]
+    folder = make_run(tmp_path / "run", records)
+    whole = Page(write(folder))
+    assert not (folder / "report-data").exists()
+    text = write(folder, in_one_file=59)
+    page = Page(text)
+    assert page.data == {"cards": [], "references": [], "pairs": []}
+    assert page.index == whole.index | {"folder": "report-data"}
+    ((policy, _),) = page.find("meta", **{"http-equiv": "Content-Security-Policy"})
+    assert re.search("script-src 'sha256-[^ ]*' 'strict-dynamic';", policy["content"])
+    found = {"cards": [], "references": [], "pairs": []}
+    names = ["cards-0.js", "cards-1.js", "pairs-0.js", "references-0.js"]
+    assert sorted(path.name for path in (folder / "report-data").iterdir()) == names
+    for name in names:
+        written = (folder / "report-data" / name).read_text()
+        kind, number, items = re.fullmatch(r'fgvceChunk\("(\w+)",(\d+),(.*)\);\n', written).groups()
+        assert name == f"{kind}-{number}.js"
+        found[kind] += json.loads(items)
+    assert found == whole.data
+    write(folder)
+    assert not (folder / "report-data").exists()
+
+
+def test_images_that_are_gone_leave_the_rest_of_their_cards(run):
+    class Lossy(Images):
+        def __getitem__(self, index):
+            if index == 2:
+                raise UnreadableImage(self.ids[index], "truncated")
+            return super().__getitem__(index)
+
+    page = Page(write(run, Lossy("test")))
+    first, second = page.data["cards"][:2]
+    assert first["gone"] is None
+    assert second["image"] is None
+    assert "truncated" in second["gone"]
+    assert second["pQ"][0] == pytest.approx(0.3)
+    moved = Images("test")
+    moved.ids = ("new", *moved.ids[:2], *moved.ids[4:])  # one came, 2 and 3 went: all have moved
+    page = Page(write(run, moved))
+    gone = [card["gone"] for card in page.data["cards"]]
+    assert gone == [None, "this image is gone from the data", None, None]
+    text = write_report(run, None, None, VIEW).read_text()
+    assert {card["gone"] for card in Page(text).data["cards"]} == {
+        "the data that this run read are gone"
+    }
 
 
 def test_other_data_than_the_runs_are_refused(run):
-    before = (run / "report.html").read_bytes() if (run / "report.html").exists() else None
-    with pytest.raises(InputError, match=r"image 0 of the data is val/<0>.png, expected train/"):
-        write_report(run, Images("test"), Images("val"), view)
-    with pytest.raises(InputError, match=r"image 1 of the data is val/<1>.png, expected test/"):
-        write_report(run, Images("val"), Images("train"), view)
+    before = write(run)
+    with pytest.raises(InputError, match="the data have none of them"):
+        write(run, references=Images("val"))
+    with pytest.raises(InputError, match="expected the images of the run"):
+        write(run, Images("val"))
     with pytest.raises(InputError, match="expected the folder of a run"):
-        write_report(run / "parts", Images("test"), Images("train"), view)
-    after = (run / "report.html").read_bytes() if before is not None else None
-    assert after == before
+        write(run / "parts")
+    assert (run / "report.html").read_text() == before
     assert not list(run.glob(".*.tmp"))
 
 
 def test_one_explanation_as_a_figure(run, tmp_path):
-    figure = card_figure(read_run(run), 1, Images("test"), Images("train"), view, max_edits=3)
+    figure = card_figure(read_run(run), 1, Images("test"), Images("train"), VIEW, max_edits=3)
     pictures = [axes for axes in figure.axes if axes.images]
     assert len(pictures) == 3 + 2 * 3
     titles = [axes.get_title(loc="left") for axes in figure.axes]

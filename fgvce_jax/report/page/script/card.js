@@ -1,0 +1,133 @@
+// A card: one image, its maps, the curves and every edit.
+
+import {className, report} from "./data.js";
+import {curves} from "./curve.js";
+import {el} from "./dom.js";
+import {after, describe, editList, slider, whyNoUndo} from "./edits.js";
+import {picture, upTo} from "./maps.js";
+import {floats, percent} from "./numbers.js";
+import {enlargeable, view} from "./pictures.js";
+import {link} from "./state.js";
+import {saveJson, savePicture} from "./takeaway.js";
+
+const named = (k, of) => el("bdi", {class: of}, className(k));
+
+/** "P, not Q" of a row, each in its colour. */
+export const question = (row) => [named(row.P, "p"), ", not ", named(row.Q, "q")];
+
+function outcome(row) {
+  if (row.status === "no_reference") return el("span", {class: "tag no"}, "no reference image");
+  const edits = `${row.edits} edit${row.edits === 1 ? "" : "s"}`;
+  return row.flipped
+    ? el("span", {class: "tag yes"}, `flips after ${edits}`)
+    : el("span", {class: "tag no"}, `not flipped after ${edits}`);
+}
+
+function header(row, card) {
+  return el("header", {},
+    el("h3", {}, el("a", {href: link({card: row.id}), title: "a link to this card"}, question(row))),
+    outcome(row),
+    el("span", {class: "id"}, el("bdi", {}, row.id)),
+    el("span", {class: "take"},
+      card.edits.length ? el("button", {type: "button", click: () => savePicture(row, card)}, "PNG") : null,
+      el("button", {type: "button", click: () => saveJson(row, card)}, "JSON")));
+}
+
+/** The image and both maps, and a function that shows them with some edits made. */
+function views(row, card) {
+  const maps = {P: floats(card.maps.invariant), Q: floats(card.maps.dominant)};
+  const names = {P: "evidence for", Q: "deciding for"};
+  const frames = card.edits.map((edit, t) => ({cell: edit.cell, of: "P", text: t + 1}));
+  const bare = {image: card.image, pixelated: card.small};
+  const image = view({...bare, frames, label: "the image, replaced cells in order"});
+  const drawn = Object.keys(maps).map((of) => {
+    const k = row[of];
+    const map = picture(maps[of], of);
+    const drawing = view({...bare, map, label: `${names[of]} ${className(k)}`});
+    return {of, drawing, caption: el("figcaption", {}, `${names[of]} `, named(k, of.toLowerCase()))};
+  });
+  function show(on) {
+    on.forEach((made, t) => image.querySelectorAll(".frames > g")[t].classList.toggle("off", !made));
+    for (const {of, drawing} of drawn) {
+      const whole = maps[of];
+      const map = picture(upTo(whole, card.edits, on), of, Math.max(...whole));
+      drawing.querySelector(".map").setAttribute("href", map);
+    }
+  }
+  const figure = (drawing, caption) => el("figure", {},
+    enlargeable(drawing, () => `${row.id}: ${drawing.getAttribute("aria-label")}`), caption);
+  const shown = card.gone
+    ? el("figure", {}, image, el("figcaption", {class: "missing"}, card.gone))
+    : figure(image, el("figcaption", {}, "the image, replaced cells in order"));
+  const element = el("div", {class: "views"}, shown,
+    drawn.map(({drawing, caption}) => figure(drawing, caption)), twin(row, card));
+  return {element, show};
+}
+
+function twin(row, card) {
+  if (!card.twin) return null;
+  const {image, of, parts, hits, chance} = card.twin;
+  const label = `its twin, the same bird as ${className(row[of])}`;
+  const drawing = view({image, label, pixelated: card.small});
+  const share = hits.length ? hits.reduce((a, b) => a + b, 0) / hits.length : 0;
+  return el("figure", {class: "twin"}, enlargeable(drawing, () => label),
+    el("figcaption", {}, "its twin as ", named(row[of], of.toLowerCase()), `: differs in ${parts.join(", ")}. `,
+      `${percent(share, 0)} of the edits lie there (chance ${percent(chance, 0)})`));
+}
+
+function gallery(row, card) {
+  if (!report.methods.length) return null;
+  return el("div", {class: "gallery"}, report.methods.map(({name, of}) => {
+    const words = el("figcaption", {class: of.toLowerCase()}, `${name} · ${of}`);
+    const values = floats(card.maps[name]);
+    if (values.some(Number.isNaN)) return el("figure", {}, el("b", {}, "NaN"), words);
+    const map = picture(values, of);
+    const label = `${name} of ${className(row[of])}`;
+    const drawing = view({image: card.image, map, label, pixelated: card.small});
+    return el("figure", {}, enlargeable(drawing, () => label), words);
+  }));
+}
+
+function evidence(row, card) {
+  const near = card.nearest.length;
+  const of = (k) => card.nearest.filter((found) => found === k).length;
+  const [nearP, nearQ] = [of(row.P), of(row.Q)];
+  return el("p", {class: "soft"},
+    row.suspect === null ? null : `${row.why} `,
+    near ? `Of the ${near} nearest references ${nearP} are of P and ${nearQ} of Q `
+      + `(chance ${(near / report.reference_classes).toFixed(1)} each).` : null);
+}
+
+/** Fill an article with the card of a row. */
+export function build(article, row, card) {
+  article.replaceChildren(header(row, card));
+  const pictures = views(row, card);
+  const side = el("div", {class: "side"});
+  article.append(el("div", {}, pictures.element, gallery(row, card)), side);
+  if (card.edits.length) {
+    let on = card.edits.map(() => true);
+    const label = `probabilities of ${className(row.P)} and ${className(row.Q)} after each edit`;
+    const plot = curves(card, label);
+    const range = slider(card, row.n, set);
+    const list = editList(card, row, (t) => set(on.map((made, k) => (k === t ? !made : made))));
+    function set(next) {
+      on = next;
+      const found = after(card, row, on);
+      const made = on.filter(Boolean).length;
+      range.input.value = made;
+      range.words.replaceChildren(...describe(on, row, found).filter((node) => node !== null));
+      plot.mark(made, found.pP, found.pQ);
+      pictures.show(on);
+      list.boxes.forEach((box, t) => { if (box) box.checked = on[t]; });
+    }
+    const why = whyNoUndo(card);
+    side.append(
+      el("figure", {}, plot.drawing, el("figcaption", {}, "probability of ", named(row.P, "p"),
+        " and of ", named(row.Q, "q"), " after each edit")),
+      range.element, why ? el("p", {class: "soft"}, `Single edits cannot be undone here: ${why}.`) : "");
+    set(on);
+    article.append(list.element);
+  }
+  side.append(evidence(row, card));
+  article.dataset.built = "yes";
+}

@@ -1,0 +1,36 @@
+// Numbers as text, and the probabilities after any subset of the edits.
+
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+
+/** A count with its noun: 1 edit, 1,234 edits. */
+export function count(number, word) {
+  const plural = /[^aeiou]y$/.test(word) ? word.replace(/y$/, "ies") : `${word}s`;
+  return `${number.toLocaleString("en")} ${number === 1 ? word : plural}`;
+}
+
+/** A probability: four digits, which is more than the arithmetic leaves uncertain. */
+export const probability = (p) => p.toFixed(4);
+
+/** 32-bit floats, little-endian, from base64. */
+export function floats(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}
+
+/** Probabilities of the kept classes once the edits that are `on` are made: z + their changes. */
+export function softmaxAfter(logits, changes, on) {
+  const z = Float64Array.from(logits);
+  on.forEach((made, edit) => {
+    if (made) z.forEach((_, k) => { z[k] += changes[edit * z.length + k]; });
+  });
+  const top = Math.max(...z);
+  const powers = z.map((value) => Math.exp(value - top));
+  const sum = powers.reduce((a, b) => a + b, 0);
+  return powers.map((value) => value / sum);
+}
+
+/** How many edits are made, where they are the first ones; null for any other subset. */
+export function prefix(on) {
+  const made = on.filter(Boolean).length;
+  return on.slice(0, made).every(Boolean) ? made : null;
+}
