@@ -107,7 +107,8 @@ class Run:
                 f"{self.folder}: {len(missing)} of {num_parts} parts are missing, the first is "
                 f"part {missing[0]}"
             )
-        for name in ("run.json", "evaluation.json", "report.html"):  # they belong to the tables replaced now
+        # They belong to the tables replaced now.
+        for name in ("run.json", "evaluation.json", "report.html"):
             (self.folder / name).unlink(missing_ok=True)
         counts, skipped = merge_parts(self.folder, num_parts, class_names, map_names)
         summary = {"format": FORMAT, "config": self.config, "counts": counts, "skipped": skipped}
