@@ -20,6 +20,7 @@ from fgvce_jax.data.pipeline import move_keypoints
 from fgvce_jax.errors import InputError, UnreadableImage
 from fgvce_jax.metrics import (
     Extent,
+    chance_agreement,
     extent,
     keypoint_agreement,
     merged_sides,
@@ -45,11 +46,13 @@ def evaluate_run(run_folder: str | Path, *, merge_sides: bool = True) -> dict[st
     Returns:
         JSON of `explanations`, how many had references to take edits from; `not_annotated`, how
         many of their images (with keypoints that are NaN) and edits are left out; `keypoints`, the
-        means of `summarise_agreement`; for "invariant" and "dominant" the mean `pixels`,
-        `keypoints` and `contribution` of `metrics.extent` over the `counted` samples, those with a
-        keypoint in the map's region (None where there are none), and how many are
-        `without_keypoint`; and `edits`, the `id` of the image, the `step` from 1, `near_kp` and
-        `same_kp` of every edit. `parts` is how many parts Same-KP tells apart.
+        means of `summarise_agreement`, and `chance`, what random cells of the same images would
+        reach; for "invariant" and "dominant" the mean `pixels`, `keypoints` and `contribution` of
+        `metrics.extent` over the `counted` samples, those with a keypoint in the map's region
+        (None where there are none), how many are `without_keypoint`, and in `keypoints_chance` how
+        many keypoints as many pixels hold on average; and `edits`, the `id` of the image, the
+        `step` from 1, `near_kp` and `same_kp` of every edit. `parts` is how many parts Same-KP
+        tells apart.
 
     Raises:
         InputError: No finished run, a dataset without keypoints, or data that are gone.
@@ -77,8 +80,11 @@ def evaluate_run(run_folder: str | Path, *, merge_sides: bool = True) -> dict[st
     n = results.maps["invariant"].shape[-1]
     names = dataset.keypoint_names
     parts = merged_sides(names) if merge_sides else tuple(range(len(names)))
-    agreement = partial(keypoint_agreement, n=n, image_size=clf.image_size, parts=parts)
-    near, same, edits = _agreement(shown, of_image, of_reference, jax.jit(agreement))
+    options = {"n": n, "image_size": clf.image_size, "parts": parts}
+    agreement, chance = (
+        jax.jit(partial(f, **options)) for f in (keypoint_agreement, chance_agreement)
+    )
+    near, same, by_chance, edits = _agreement(shown, of_image, of_reference, agreement, chance)
     left_out = sum(len(row["edits"]) for row in rows) - len(edits)
     out: dict[str, Any] = {
         "explanations": len(rows),
@@ -88,11 +94,12 @@ def evaluate_run(run_folder: str | Path, *, merge_sides: bool = True) -> dict[st
     if not shown:
         return out
     out["keypoints"] = summarise_agreement(near, same)
+    out["chance"] = summarise_agreement(*by_chance)
     queries = np.stack([of_image[row["index"]] for row in shown])
     measure = jax.jit(jax.vmap(partial(extent, size=(clf.image_size, clf.image_size))))
     for name, contributions in MAPS.items():
         maps = (results.maps[key][explained[annotated]] for key in (name, contributions))
-        out[name] = _means(measure(*maps, queries))
+        out[name] = _means(measure(*maps, queries), queries[..., 2].sum(-1) / clf.image_size**2)
     return out | {"edits": edits}
 
 
@@ -101,10 +108,17 @@ def _agreement(
     of_image: Mapping[int, Float[np.ndarray, "P 3"]],
     of_reference: Mapping[int, Float[np.ndarray, "P 3"]],
     agreement: Callable[..., Any],
-) -> tuple[Float[np.ndarray, "M T"], Float[np.ndarray, "M T"], list[dict[str, Any]]]:
-    """Near-KP and Same-KP of every edit of M explanations, NaN where unused; and as a list."""
+    chance: Callable[..., Any],
+) -> tuple[
+    Float[np.ndarray, "M T"],
+    Float[np.ndarray, "M T"],
+    Float[np.ndarray, "2 M T"],
+    list[dict[str, Any]],
+]:
+    """Near-KP and Same-KP of every edit of M explanations, NaN where unused; both as they are for
+    random cells; and the first two as a list."""
     steps = max([1, *(len(row["edits"]) for row in rows)])
-    near, same = np.full((2, len(rows), steps), np.nan, np.float32)
+    near, same, *_ = by_chance = np.full((4, len(rows), steps), np.nan, np.float32)
     edits = []
     for i, row in enumerate(rows):
         query = of_image[row["index"]]
@@ -115,12 +129,13 @@ def _agreement(
             if not np.isnan(points).any():
                 old[t], new[t], candidates[t] = edit["cell"], edit["candidate_cell"], points
         near[i], same[i] = agreement(query, candidates, old, new)
+        by_chance[2:, i] = np.where(old < 0, np.nan, chance(query, candidates))
         edits += [
             {"id": row["id"], "step": t + 1, "near_kp": float(a), "same_kp": float(b)}
             for t, (a, b) in enumerate(zip(near[i], same[i], strict=True))
             if not np.isnan(a)
         ]
-    return near, same, edits
+    return near, same, by_chance[2:], edits
 
 
 def _keypoints(
@@ -143,11 +158,13 @@ def _keypoints(
     return found
 
 
-def _means(found: Extent) -> dict[str, float | int | None]:
+def _means(found: Extent, density: Float[np.ndarray, "M"]) -> dict[str, float | int | None]:
+    """Means over the samples with a keypoint inside; `density` is of visible keypoints a pixel."""
     counted = np.asarray(found.keypoints) > 0
+    measured = found._asdict() | {"keypoints_chance": np.asarray(found.pixels) * density}
     means = {
         key: float(np.asarray(values)[counted].mean()) if counted.any() else None
-        for key, values in found._asdict().items()
+        for key, values in measured.items()
     }
     return means | {"counted": int(counted.sum()), "without_keypoint": int((~counted).sum())}
 
@@ -172,6 +189,9 @@ def evaluation_table(measures: dict[str, Any]) -> str:
     for which in ("first", "all"):
         near, same = (text(points[f"{kind}_kp_{which}"], ".1f") for kind in ("near", "same"))
         lines.append(row(which, f"{points[f'{which}_edits']:,}", f"{near}%", f"{same}%"))
+    by_chance = measures["chance"]
+    near, same = (text(by_chance[f"{kind}_kp_all"], ".1f") for kind in ("near", "same"))
+    lines.append(row("random cells", "", f"{near}%", f"{same}%"))
     lines += ["", row("map", "pixels", "keypoints", "s", "counted", "without")]
     for name in MAPS:
         found = measures[name]

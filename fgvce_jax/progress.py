@@ -48,5 +48,6 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total)
         yield lambda count=1: progress.advance(task, count)
-        if total is None:
-            progress.update(task, total=1, completed=1)
+        # It has ended, though with fewer steps where some were not needed.
+        done = total if total is not None else 1
+        progress.update(task, total=done, completed=done)

@@ -113,7 +113,7 @@ def _call(
 
 
 def _evaluate(run: str, json: str | None = None, merge_sides: bool = True) -> str:
-    """Measure a run.
+    """Measure a run; what is found is kept in its folder, and `fgvce report` shows it.
 
     Args:
         run: The run's folder.
@@ -124,8 +124,8 @@ def _evaluate(run: str, json: str | None = None, merge_sides: bool = True) -> st
     from fgvce_jax.files import write_json
 
     figures = evaluate_run(run, merge_sides=merge_sides)
-    if json is not None:
-        write_json(Path(json), figures)
+    for path in (Path(run) / "evaluation.json", *([Path(json)] if json is not None else [])):
+        write_json(path, figures)
     return evaluation_table(figures)
 
 

@@ -10,7 +10,12 @@ from fgvce_jax.metrics.edits_in_part import edits_in_part
 from fgvce_jax.metrics.extent import Extent, extent
 from fgvce_jax.metrics.faithfulness import Curves, faithfulness, score
 from fgvce_jax.metrics.importance import logit_drops, part_sums, single_deletion
-from fgvce_jax.metrics.keypoints import keypoint_agreement, merged_sides, summarise_agreement
+from fgvce_jax.metrics.keypoints import (
+    chance_agreement,
+    keypoint_agreement,
+    merged_sides,
+    summarise_agreement,
+)
 from fgvce_jax.metrics.localisation import Localisation, localisation
 from fgvce_jax.metrics.maps import at_cells, at_pixels, unit
 from fgvce_jax.metrics.precision import average_precision, edit_order
@@ -24,6 +29,7 @@ __all__ = [
     "at_cells",
     "at_pixels",
     "average_precision",
+    "chance_agreement",
     "compactness",
     "counterfactual_distance",
     "edit_order",

@@ -71,6 +71,32 @@ def keypoint_agreement(
     return tuple(jax.vmap(one)(candidates, edit_cell, candidate_cell).T)
 
 
+def chance_agreement(
+    query: Float[Array | np.ndarray, "P 3"],
+    candidates: Float[Array | np.ndarray, "T P 3"],
+    n: int,
+    image_size: int,
+    parts: Sequence[int] | None = None,
+) -> tuple[Float[Array, "T"], Float[Array, "T"]]:
+    """(Near-KP, Same-KP) that an edit of random cells would have: their mean over all pairs of a
+    cell of the image and a cell of the candidate's image. Arguments as for `keypoint_agreement`.
+    """
+    part_of = np.arange(len(query)) if parts is None else np.asarray(parts)
+    of_part = jnp.asarray(part_of[:, None] == np.unique(part_of), jnp.float32)
+
+    def shown(keypoints):
+        held = jax.vmap(lambda cell: parts_in_cell(keypoints, cell, n, image_size))
+        return (held(jnp.arange(n * n)) @ of_part) > 0
+
+    def one(candidate):
+        here, there = shown(query), shown(candidate)
+        near = (here.any(-1).mean() + there.any(-1).mean()) / 2
+        same = (here.astype(jnp.float32) @ there.T.astype(jnp.float32)) > 0
+        return jnp.stack([near, same.mean()])
+
+    return tuple(jax.vmap(one)(candidates).T)
+
+
 def summarise_agreement(
     near: Float[np.ndarray, "B T"], same: Float[np.ndarray, "B T"]
 ) -> dict[str, float | int | None]:

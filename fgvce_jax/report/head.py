@@ -29,7 +29,6 @@ def head(
         "nan": maps_with_nan(shown, methods),
         "classes_without_reference": info.get("classes_without_reference", []),
         "missing": info.get("missing"),
-        "findings": [],
     }
 
 

@@ -24,10 +24,12 @@ from fgvce_jax.methods import METHODS
 from fgvce_jax.pictures import PALETTES
 from fgvce_jax.report import bundle
 from fgvce_jax.report.cards import card
+from fgvce_jax.report.findings import findings
 from fgvce_jax.report.head import head
 from fgvce_jax.report.known import part_names, parts_by_cell, twins
 from fgvce_jax.report.pairs import PairTotals, confused_pairs, totals
 from fgvce_jax.report.sources import Source, View
+from fgvce_jax.report.suspects import SUSPECT_FROM, suspicion
 from fgvce_jax.results import RunResults, read_run
 
 IN_ONE_FILE = 2000
@@ -131,6 +133,8 @@ class Model:
     _totals: dict[tuple[int, int], PairTotals] = field(init=False)
     _used: list[tuple[int, str]] = field(init=False)
     _places: dict[int, int] = field(init=False)
+    _suspicion: list[float | None] = field(default_factory=list)
+    _twins: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self):
         self.n = self.results.maps["invariant"].shape[-1]
@@ -169,6 +173,10 @@ class Model:
                 one = card(row, seen, own, self._places, parts, shows)
                 self._totals[row["predicted"], row["target"]].add(one["edits"], own, parts, shows)
                 k += 1
+                if twin:
+                    self._twins.append({key: twin[key] for key in ("hits", "chance")})
+                score = None if confusion else suspicion(row)
+                self._suspicion.append(score if score is None else round(score, 4))
                 yield one | {"twin": twin}
                 self.advance(1)
         source.check(str(self.results.folder))
@@ -198,7 +206,9 @@ class Model:
             "reference_classes": len(np.unique(self.results.predictions["target"].to_numpy())),
             "chunks": {"cards": CHUNK, "references": CHUNK, "pairs": CHUNK},
             "pairs": self.pairs,
-            "rows": _rows(self.results),
+            "findings": findings(self.results.folder, self._twins),
+            "suspect_from": SUSPECT_FROM,
+            "rows": _rows(self.results) | {"suspect": self._suspicion},
         }
 
 
@@ -239,5 +249,4 @@ def _rows(results: RunResults) -> dict[str, list[Any]]:
         key: [None if value is None else round(value, 6) for value in found[key]]
         for key in ("pP0", "pP1", "pQ0", "pQ1")
     }
-    nothing = [None] * len(results.table)
-    return found | numbers | {"suspect": nothing, "suspected": nothing, "why": nothing}
+    return found | numbers

@@ -112,6 +112,13 @@ def test_measures_by_hand(run):
         "near_kp_all": 75.0,
         "same_kp_all": 50.0,
     }
+    # Two keypoints in 16 cells: of 256 pairs of cells 2 show the same part.
+    chance = {"near": 12.5, "same": pytest.approx(100 * 2 / 256)}
+    by_chance = {
+        f"{kind}_kp_{which}": chance[kind] for kind in chance for which in ("first", "all")
+    }
+    assert found["chance"] == {"first_edits": 2, "all_edits": 4, **by_chance}
+    assert found["invariant"]["keypoints_chance"] == pytest.approx(4 * 2 / 64)
     # A corner cell of 2 x 2 pixels upsampled: 1, 3/4, 1/4 along an axis; above 1/2 are the
     # products of 1 and 3/4, 2 x 2 pixels. One keypoint, at (1, 1), lies among them. The second
     # image's map has none.
@@ -142,8 +149,9 @@ def test_the_table_names_them(run):
     assert lines[1] == "not annotated    1 images, 2 edits; left out"
     assert lines[4].split() == ["first", "2", "100.0%", "50.0%"]
     assert lines[5].split() == ["all", "4", "75.0%", "50.0%"]
-    assert lines[8].split() == ["invariant", "4", "1.00", "0.2500", "1", "1"]
-    assert lines[9].split() == ["dominant", "—", "—", "—", "0", "2"]
+    assert lines[6].split() == ["random", "cells", "12.5%", "0.8%"]
+    assert lines[9].split() == ["invariant", "4", "1.00", "0.2500", "1", "1"]
+    assert lines[10].split() == ["dominant", "—", "—", "—", "0", "2"]
 
 
 def test_a_dataset_without_keypoints(run, monkeypatch):

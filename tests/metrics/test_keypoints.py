@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fgvce_jax.metrics import keypoint_agreement, merged_sides, summarise_agreement
-from fgvce_jax.metrics.keypoints import parts_in_cell
+from fgvce_jax.metrics.keypoints import chance_agreement, parts_in_cell
 
 N, SIZE = 4, 40  # cells of 10 x 10 pixels
 
@@ -96,3 +96,17 @@ def test_means_over_first_and_all_edits():
 def test_no_edits_no_means():
     nothing = np.full((2, 3), np.nan)
     assert summarise_agreement(nothing, nothing)["near_kp_all"] is None
+
+
+def test_chance_is_the_mean_over_all_pairs_of_cells():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform(0, 12, (3, 6, 2)), rng.random((3, 6, 1)) < 0.8], -1)
+    points, parts = np.float32(points), (0, 1, 1, 2, 0, 3)
+    near, same = chance_agreement(points[0], points[1:], 3, 12, parts)
+    old, new = (np.ravel(x) for x in np.meshgrid(np.arange(9), np.arange(9)))
+    for k, candidate in enumerate(points[1:]):
+        repeated = np.broadcast_to(candidate, (81, 6, 3))
+        every = keypoint_agreement(points[0], repeated, old, new, 3, 12, parts)
+        assert near[k] == pytest.approx(float(np.mean(every[0])))
+        assert same[k] == pytest.approx(float(np.mean(every[1])))
+        assert 0 < same[k] < near[k] < 1

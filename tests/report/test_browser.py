@@ -296,6 +296,21 @@ def test_every_control_is_reached_by_the_tab_key_and_its_focus_is_seen(visit, re
     assert {tuple(stop[2:]) for stop in stops} == {("solid", "3px")}
 
 
+def test_suspect_labels_are_listed_and_filtered_by(visit, tmp_path):
+    sure, unsure = mistake(0, 0, 1, [3, 4]), mistake(1, 0, 1, [5])
+    sure.p_predicted[0], sure.p_target[0] = 0.98, 0.001
+    unsure.p_predicted[0], unsure.p_target[0] = 0.4, 0.35
+    folder = make_run(tmp_path / "run", [sure, unsure])
+    page = visit(write_report(folder, Images("test"), Images("train"), VIEW))
+    listed = page.locator("#suspect-labels")
+    expect(listed).to_contain_text("1 suspect label among 2 mistakes")
+    assert listed.locator("li").count() == 1
+    listed.get_by_role("link", name="all of them").click()
+    assert shown(page) == [sure.id]
+    expect(cards(page).locator(".suspect")).to_contain_text("Is the label wrong?")
+    expect(cards(page).locator(".suspect")).to_contain_text("P is 980 times as probable as Q")
+
+
 VIEWS = {"overview": "", "pair": "#pair=3-4", "card": "#card=test/<10>.png"}
 
 

@@ -11,6 +11,7 @@ from report.runs import CLASSES, VIEW, Images, make_run, mistake
 
 from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError, UnreadableImage
+from fgvce_jax.files import write_json
 from fgvce_jax.report import card_figure, write_report
 from fgvce_jax.report import page as page_module
 from fgvce_jax.report.cards import encoded, reachable
@@ -190,6 +191,31 @@ def test_the_figures_at_the_top(written):
     assert "chance 33.3%" in written.text  # one of the three classes that images have
     for note in ("1 image without edits", "1 class without", "1 image skipped"):
         assert note in written.text
+
+
+def test_what_evaluate_found_stands_beside_chance(tmp_path):
+    folder = make_run(tmp_path / "run", [mistake(1, 0, 1, [3])])
+    assert Page(write(folder)).index["findings"] == []
+    measures = {"near_kp_first": 61.25, "near_kp_all": 40.0, "same_kp_first": None}
+    maps = {"keypoints": 1.5, "keypoints_chance": 0.4}
+    write_json(
+        folder / "evaluation.json",
+        {
+            "keypoints": measures,
+            "chance": {"near_kp_first": 30.0, "near_kp_all": 31.0},
+            "invariant": maps,
+            "dominant": maps,
+        },
+    )
+    rows = [tuple(row.values()) for row in Page(write(folder)).index["findings"]]
+    assert rows == [
+        ("Near-KP, first edits", "61.2%", "30.0%"),
+        ("Near-KP, all edits", "40.0%", "31.0%"),
+        ("Same-KP, first edits", "–", "–"),
+        ("Same-KP, all edits", "–", "–"),
+        ("keypoints in the map, evidence for P", "1.50", "0.40"),
+        ("keypoints in the map, deciding for Q", "1.50", "0.40"),
+    ]
 
 
 def test_durations():

@@ -5,7 +5,7 @@ import {curves} from "./curve.js";
 import {el} from "./dom.js";
 import {after, describe, editList, slider, whyNoUndo} from "./edits.js";
 import {picture, upTo} from "./maps.js";
-import {floats, percent} from "./numbers.js";
+import {count, floats, percent} from "./numbers.js";
 import {enlargeable, view} from "./pictures.js";
 import {link} from "./state.js";
 import {saveJson, savePicture} from "./takeaway.js";
@@ -88,14 +88,21 @@ function gallery(row, card) {
   }));
 }
 
+/** What speaks for a wrong label, in a line, and how the neighbours in feature space vote. */
 function evidence(row, card) {
   const near = card.nearest.length;
   const of = (k) => card.nearest.filter((found) => found === k).length;
-  const [nearP, nearQ] = [of(row.P), of(row.Q)];
-  return el("p", {class: "soft"},
-    row.suspect === null ? null : `${row.why} `,
-    near ? `Of the ${near} nearest references ${nearP} are of P and ${nearQ} of Q `
-      + `(chance ${(near / report.reference_classes).toFixed(1)} each).` : null);
+  const votes = near
+    ? `Of the ${near} nearest references ${of(row.P)} are of P and ${of(row.Q)} of Q `
+      + `(chance ${(near / report.reference_classes).toFixed(1)} each). `
+    : null;
+  if (row.suspect === null) return votes && el("p", {class: "soft"}, votes);
+  const times = row.pP0 / Math.max(row.pQ0, 1e-6);
+  const similarity = card.edits.reduce((sum, edit) => sum + edit.similarity, 0) / card.edits.length;
+  return el("p", {class: row.suspected ? "suspect" : "soft"},
+    el("b", {}, row.suspected ? "Is the label wrong? " : "Label: "),
+    `score ${row.suspect.toFixed(2)}. P is ${times < 10 ? times.toFixed(1) : Math.round(times).toLocaleString("en")} times `
+    + `as probable as Q; ${count(card.edits.length, "edit")} of mean similarity ${similarity.toFixed(2)}. `, votes);
 }
 
 /** Fill an article with the card of a row. */
@@ -128,6 +135,6 @@ export function build(article, row, card) {
     set(on);
     article.append(list.element);
   }
-  side.append(evidence(row, card));
+  side.append(evidence(row, card) ?? "");
   article.dataset.built = "yes";
 }

@@ -11,6 +11,7 @@ export const report = JSON.parse(field("index").textContent);
 export const rows = report.rows.id.map((_, n) => {
   const row = {n};
   for (const [key, column] of Object.entries(report.rows)) row[key] = column[n];
+  row.suspected = row.suspect !== null && row.suspect >= report.suspect_from;
   row.pair = `${row.P}-${row.Q}`;
   row.text = `${className(row.P)}, not ${className(row.Q)} ${row.id}`.toLowerCase();
   return row;

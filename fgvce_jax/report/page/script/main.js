@@ -3,9 +3,10 @@
 import {articles, fill, select, show} from "./list.js";
 import {rows} from "./data.js";
 import {field} from "./dom.js";
-import {charts, matrix, pairTable} from "./overview.js";
+import {charts, findings, matrix, pairTable} from "./overview.js";
 import {pairPage} from "./pair.js";
 import {go, link, watch} from "./state.js";
+import {suspectList} from "./suspects.js";
 import {listen, tell} from "./toolbar.js";
 import {saveCsv} from "./takeaway.js";
 
@@ -94,6 +95,8 @@ if (rows.length) {
   pairTable();
   matrix();
   charts();
+  suspectList();
+  findings();
 }
 listen();
 watch((state, before) => {

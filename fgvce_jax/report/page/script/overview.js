@@ -119,3 +119,14 @@ export function charts() {
       histogram([{values: explained.map((row) => row.pQ0), of: "p"}, {values: explained.map((row) => row.pQ1), of: "q"}],
         tenths, "numbers of images by the probability of Q")));
 }
+
+/** What was measured of the edits and maps, beside chance; nothing where nothing was. */
+export function findings() {
+  const section = field("findings");
+  section.hidden = !report.findings.length;
+  const row = ({name, found, chance}) => el("tr", {},
+    el("th", {scope: "row"}, name), el("td", {}, found), el("td", {class: "soft"}, chance));
+  const titles = ["measure", "found", "chance"].map((title) => el("th", {scope: "col"}, title));
+  section.replaceChildren(el("h2", {}, "The edits and maps, measured"),
+    el("table", {}, el("thead", {}, el("tr", {}, titles)), el("tbody", {}, report.findings.map(row))));
+}
