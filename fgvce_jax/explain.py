@@ -20,7 +20,7 @@ from fgvce_jax.contrast import weighted_difference
 from fgvce_jax.explanation import Explanation, Seen
 from fgvce_jax.heads import Head, SearchHead, searchable
 from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
-from fgvce_jax.partition import gaussian_kernels, row_contributions
+from fgvce_jax.partition import contributions_of_masks
 from fgvce_jax.search import Problem, edited_cells, search
 
 
@@ -28,15 +28,14 @@ def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
     """The explanation of one image."""
     head, cells, target = problem.head, problem.cells, problem.target
     n = cells.shape[0]
-    kernels = gaussian_kernels(n, config.sigma)
-    state, similarity = search(problem, config)
+    state, similarity, masked_before, masked_after = search(problem, config)
     predicted = jnp.argmax(head.logits(problem.rows))
     margin = config.evidence == "margin"
     before, after = (
-        row_contributions(head, rows, of, kernels, against if margin else None).reshape(n, n)
-        for rows, of, against in (
-            (problem.rows, predicted, target),
-            (state.rows, target, predicted),
+        contributions_of_masks(masked, of, against if margin else None).reshape(n, n)
+        for masked, of, against in (
+            (masked_before, predicted, target),
+            (masked_after, target, predicted),
         )
     )
     edited = edited_cells(cells, problem.candidates.cells, state.source)

@@ -43,8 +43,20 @@ def row_contributions(
     against: Int[ArrayLike, ""] | None = None,
 ) -> Float[Array, "cells"]:
     """Contributions of a feature map that the head already holds as rows; see `contributions`."""
-    # One more kernel, which masks nothing, instead of one more pass for the untouched map.
-    logits = head.masked(rows, jnp.pad(kernels, ((1, 0), (0, 0))))
+    return contributions_of_masks(head.masked(rows, with_no_mask(kernels)), class_index, against)
+
+
+def with_no_mask(kernels: Float[Array, "cells cells"]) -> Float[Array, "cells+1 cells"]:
+    """The kernels and before them one that masks nothing, instead of a pass for the whole map."""
+    return jnp.pad(kernels, ((1, 0), (0, 0)))
+
+
+def contributions_of_masks(
+    logits: Float[Array, "masks K"],
+    class_index: Int[ArrayLike, ""],
+    against: Int[ArrayLike, ""] | None = None,
+) -> Float[Array, "cells"]:
+    """Contributions from the logits under the masks of `with_no_mask`; see `contributions`."""
     if against is not None:
         margin = logits[:, class_index] - logits[:, against]
         return margin[0] - margin[1:]

@@ -20,7 +20,7 @@ from fgvce_jax.checks import check_cells, check_class
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, of_one_image
-from fgvce_jax.partition import gaussian_kernels, row_contributions
+from fgvce_jax.partition import contributions_of_masks, gaussian_kernels, with_no_mask
 
 
 class Problem(NamedTuple):
@@ -54,6 +54,7 @@ class SearchState(NamedTuple):
         p_predicted: The probability of the class predicted at first, before the first edit and
             after each, float32 [T + 1]; the last value is repeated to the end.
         p_target: The target's; likewise.
+        carried: The proposal's own, from one edit to the next.
     """
 
     rows: Float[Array, "cells D"]
@@ -65,6 +66,7 @@ class SearchState(NamedTuple):
     edit_candidate: Int[Array, "T"]
     p_predicted: Float[Array, "T+1"]
     p_target: Float[Array, "T+1"]
+    carried: Any
 
 
 class Proposal(NamedTuple):
@@ -75,12 +77,14 @@ class Proposal(NamedTuple):
         candidate: The candidate that replaces it, int32.
         row: The candidate as the head holds it in that place, [D].
         logits: Of the feature map after the edit, [K].
+        carried: Becomes the state's.
     """
 
     cell: Int[Array, ""]
     candidate: Int[Array, ""]
     row: Float[Array, "D"]
     logits: Float[Array, "K"]
+    carried: Any = None
 
 
 Propose = Callable[[SearchState], Proposal]
@@ -93,6 +97,7 @@ def greedy_edits(
     max_iterations: int,
     *,
     reuse: bool = True,
+    carried: Any = None,
 ) -> SearchState:
     """Make one proposed edit after another, until the target is predicted or none is left.
 
@@ -102,6 +107,7 @@ def greedy_edits(
         allowed: The edits (cell, candidate) to choose from. A cell is replaced at most once.
         max_iterations: Most edits.
         reuse: Whether a candidate may replace several cells.
+        carried: The proposal's own before the first edit, a pytree.
     """
     head, target = problem.head, problem.target
     num_cells = len(problem.rows)
@@ -111,7 +117,7 @@ def greedy_edits(
         return (state.predicted != target) & (state.num_edits < limit) & state.allowed.any()
 
     def edit(state: SearchState) -> SearchState:
-        cell, candidate, row, logits = propose(state)
+        cell, candidate, row, logits, carried = propose(state)
         step, left = state.num_edits, state.allowed.at[cell].set(False)
         later, p = jnp.arange(limit + 1) > step, jax.nn.softmax(logits)
         return SearchState(
@@ -124,6 +130,7 @@ def greedy_edits(
             edit_candidate=state.edit_candidate.at[step].set(candidate),
             p_predicted=jnp.where(later, p[first], state.p_predicted),
             p_target=jnp.where(later, p[target], state.p_target),
+            carried=carried,
         )
 
     logits = head.logits(problem.rows)
@@ -138,6 +145,7 @@ def greedy_edits(
         edit_candidate=jnp.full(limit, -1),
         p_predicted=jnp.full(limit + 1, p[first]),
         p_target=jnp.full(limit + 1, p[target]),
+        carried=carried,
     )
     return jax.lax.while_loop(searching, edit, start)
 
@@ -160,17 +168,17 @@ def cosine(
 def fgvce_proposal(
     problem: Problem,
     similarity: Float[Array, "cells N"],
+    kernels: Float[Array, "masks cells"],
     config: SearchConfig,
     order: Float[Array, "cells"] | None = None,
 ) -> Propose:
-    """The steps of Section 3.2, for one edit.
+    """The steps of Section 3.2, for one edit; the feature map under the `kernels` is carried.
 
     A query cell is always an original one, since each is replaced at most once, so `similarity` of
     the original cells with the candidates serves every iteration. An `order`, the first cell the
     highest, takes the place of the contributions: the control of random cells.
     """
     head, target, candidates = problem.head, problem.target, problem.candidates
-    kernels = gaussian_kernels(len(problem.cells), config.sigma)
     against = target if config.evidence == "margin" else None
     shortlist = config.shortlist
     if shortlist is not None and shortlist >= len(candidates.valid):
@@ -180,7 +188,7 @@ def fgvce_proposal(
         # 1. Each cell's contribution to the class that is predicted now (Eq. 1-4).
         scores = order
         if scores is None:
-            scores = row_contributions(head, state.rows, state.predicted, kernels, against)
+            scores = contributions_of_masks(state.carried.logits, state.predicted, against)
         # 2. The cell that contributes most, among those not yet replaced (Eq. 5).
         cell = jnp.argmax(jnp.where(state.source < 0, scores, -jnp.inf))
         # 3. Every candidate in its place: similar to it, and evidence for the target (Eq. 6-8).
@@ -198,20 +206,40 @@ def fgvce_proposal(
         # 4. The best one stays (Eq. 9).
         best = jnp.argmax(jnp.where(valid, total, -jnp.inf))
         candidate = best if shortlist is None else index[best]
-        return Proposal(cell, candidate, placed[best], logits[best])
+        row = placed[best]
+        masks = head.under_masks_after(state.carried, state.rows, kernels, cell, row)
+        return Proposal(cell, candidate, row, logits[best], masks)
 
     return propose
 
 
+class Found(NamedTuple):
+    """FG-VCE's search of one image.
+
+    Attributes:
+        end: Its last state.
+        similarity: The cosine similarity of each edit's cell and candidate, [T]; 0 where unused.
+        masked_before, masked_after: Logits of the feature map before the first edit and after the
+            last, under no mask and under each cell's, [n^2 + 1, K].
+    """
+
+    end: SearchState
+    similarity: Float[Array, "T"]
+    masked_before: Float[Array, "masks K"]
+    masked_after: Float[Array, "masks K"]
+
+
 def search(
     problem: Problem, config: SearchConfig, order: Float[Array, "cells"] | None = None
-) -> tuple[SearchState, Float[Array, "T"]]:
-    """FG-VCE's edits of one image, and the cosine similarity of each cell and its replacement."""
+) -> Found:
+    """Edits by `fgvce_proposal`."""
     similarity = similarities(problem)
     allowed = jnp.broadcast_to(problem.candidates.valid, similarity.shape)
-    propose = fgvce_proposal(problem, similarity, config, order)
-    end = greedy_edits(problem, propose, allowed, config.max_iterations)
-    return end, edit_similarity(end, similarity)
+    kernels = with_no_mask(gaussian_kernels(len(problem.cells), config.sigma))
+    masks = problem.head.under_masks(problem.rows, kernels)
+    propose = fgvce_proposal(problem, similarity, kernels, config, order)
+    end = greedy_edits(problem, propose, allowed, config.max_iterations, carried=masks)
+    return Found(end, edit_similarity(end, similarity), masks.logits, end.carried.logits)
 
 
 def edit_similarity(state: SearchState, similarity: Float[Array, "cells N"]) -> Float[Array, "T"]:
@@ -298,7 +326,8 @@ def counterfactual(
     """
     with jax.default_matmul_precision("highest"):
         problem = search_problem(head, cells, target, candidates, valid)
-        return result(problem, *search(problem, config))
+        found = search(problem, config)
+        return result(problem, found.end, found.similarity)
 
 
 def search_problem(

@@ -1,6 +1,6 @@
 """Heads: the rest of a network behind the cut, in the shape the search needs, a file each."""
 
-from fgvce_jax.heads.base import AdditiveHead, Head, SearchHead
+from fgvce_jax.heads.base import AdditiveHead, Head, SearchHead, UnderMasks
 from fgvce_jax.heads.calm import CalmHead
 from fgvce_jax.heads.class_token import ClassToken
 from fgvce_jax.heads.dense import Dense
@@ -21,6 +21,7 @@ __all__ = [
     "PooledTokens",
     "SearchHead",
     "Tokens",
+    "UnderMasks",
     "WholePasses",
     "as_cells",
     "of_one_image",

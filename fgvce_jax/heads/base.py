@@ -16,7 +16,7 @@ is bound to it (`Head.bind`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -46,6 +46,18 @@ class Head(ABC):
     def compared(self, cells: Float[Array, "*batch C"]) -> Float[Array, "*batch C"]:
         """The vectors whose cosine is the similarity of two cells."""
         return cells
+
+
+class UnderMasks(NamedTuple):
+    """One feature map under M masks.
+
+    Attributes:
+        logits: Of each, [M, K].
+        held: Intermediate results from which an edit is cheaper than from nothing; None if none is.
+    """
+
+    logits: Float[Array, "M K"]
+    held: Any = None
 
 
 class SearchHead(Head):
@@ -83,6 +95,23 @@ class SearchHead(Head):
         self, rows: Float[Array, "cells D"], cell: Int[Array, ""], placed: Float[Array, "N D"]
     ) -> Float[Array, "N K"]:
         """Logits with `cell` replaced by each placed candidate in turn."""
+
+    def under_masks(
+        self, rows: Float[Array, "cells D"], kernels: Float[Array, "M cells"]
+    ) -> UnderMasks:
+        """The same as `masked`, to be carried from edit to edit."""
+        return UnderMasks(self.masked(rows, kernels))
+
+    def under_masks_after(
+        self,
+        masks: UnderMasks,
+        rows: Float[Array, "cells D"],
+        kernels: Float[Array, "M cells"],
+        cell: Int[Array, ""],
+        row: Float[Array, "D"],
+    ) -> UnderMasks:
+        """`masks` of `rows` once `row` stands in the place of `cell`; by default from nothing."""
+        return self.under_masks(rows.at[cell].set(row), kernels)
 
 
 class AdditiveHead(SearchHead):

@@ -112,7 +112,7 @@ def weighted_maps(
     """`fgvce`, with the candidates of this batch."""
 
     def edit(problem: Problem):
-        end, _ = search(problem, config)
+        end = search(problem, config).end
         replaced = (end.source >= 0).reshape(problem.cells.shape[:2])
         return edited_cells(problem.cells, problem.candidates.cells, end.source), replaced
 
@@ -160,7 +160,8 @@ def fgvce_edits(
     """
 
     def edits(problem: Problem, *order: Any) -> Counterfactual:
-        return result(problem, *search(problem, config, *order))
+        found = search(problem, config, *order)
+        return result(problem, found.end, found.similarity)
 
     head, more = searchable(clf.head), () if orders is None else (orders,)
     feature_map = clf.feature_map(images)

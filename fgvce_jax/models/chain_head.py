@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from fgvce_jax.heads import WholePasses
 from fgvce_jax.models.layers import Chain
-from fgvce_jax.models.local import can_follow, substituted_locally
+from fgvce_jax.models.local import local_form
 
 
 @jax.tree_util.register_dataclass
@@ -21,8 +21,8 @@ from fgvce_jax.models.local import can_follow, substituted_locally
 class ChainHead(WholePasses):
     """More layers, in inference mode, and then a head: cells [..., n, n, C] to logits [..., K].
 
-    Not additive in the cells, so contributions take whole passes. A candidate takes a whole pass
-    too, unless its change can be followed as far as it reaches (`fgvce_jax.models.local`).
+    Not additive in the cells, so every mask and candidate takes a whole pass, unless a changed cell
+    can be followed as far as it reaches (`fgvce_jax.models.local`).
 
     Attributes:
         params: The remaining layers' weights, an `nnx.State`.
@@ -57,11 +57,18 @@ class ChainHead(WholePasses):
         return self.head(self.behind(cells))
 
     def substituted(self, rows, cell, placed):
+        return self._form(rows).substituted(rows, cell, placed)
+
+    def under_masks(self, rows, kernels):
+        return self._form(rows).under_masks(rows, kernels)
+
+    def under_masks_after(self, masks, rows, kernels, cell, row):
+        return self._form(rows).under_masks_after(masks, rows, kernels, cell, row)
+
+    def _form(self, rows: Float[Array, "cells C"]) -> Any:
         chain = self._inferring()
         layers = [chain.units[name] for name in chain.order]
-        if not can_follow(layers, self.head, math.isqrt(len(rows))):
-            return super().substituted(rows, cell, placed)
-        return substituted_locally(layers, self.head, rows, cell, placed)
+        return local_form(layers, self.head, math.isqrt(len(rows))) or super()
 
     def _inferring(self) -> Chain:
         chain = self.module()
