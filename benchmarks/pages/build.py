@@ -28,8 +28,8 @@ from fgvce_jax.models import load_classifier
 PAGES = {
     "results": ("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
     "performance": (
-        *("throughput", "throughput_bfloat16", "steps", "masks", "scaling", "input"),
-        *("agreement", "table2_random", "whole_split"),
+        *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
+        *("input", "agreement", "table2_random", "whole_split"),
     ),
     "many-machines": ("lost_workers", "whole_split"),
 }

@@ -9,6 +9,8 @@ HERE = Path(__file__).resolve().parent
 RUNS = {
     "throughput": "throughput.py --arch resnet50,vgg16 --batch 4,16 --json",
     "throughput_bfloat16": "throughput.py --dtype bfloat16 --json",
+    "early_cuts": "early_cuts.py --json",
+    "peers": "peers.py --json",
     "steps": "steps.py --json",
     "masks": "masks.py --json",
     "scaling": "scaling.py --json",

@@ -8,6 +8,7 @@ window, and so does an edit of each masked feature map. Exact up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,8 +50,8 @@ class BehindPool(NamedTuple):
     def substituted(self, rows, cell, placed):
         """`SearchHead.substituted`, of cells."""
         behind = self.head.rows(as_cells(_windows(rows).max(1)))
-        pooled, window, inside = _window_of(rows, cell)
-        others = jnp.where(inside, -jnp.inf, window).max(0)
+        pooled, inside = _window_of(cell, len(rows))
+        others = jnp.where((inside == cell)[:, None], -jnp.inf, rows[inside]).max(0)
         moved = self.head.place(jnp.maximum(others, placed), None, pooled)
         return self.head.substituted(behind, pooled, moved)
 
@@ -66,15 +67,13 @@ class BehindPool(NamedTuple):
     def under_masks_after(self, masks, rows, kernels, cell, row):
         """`SearchHead.under_masks_after`."""
 
-        def pooled_cell(rows, kernel):
-            _, window, _ = _window_of(rows * (1 - kernel)[:, None], cell)
-            return window.max(0)
-
+        pooled, inside = _window_of(cell, len(rows))
+        kept = (1 - kernels[:, inside])[..., None]
+        window = rows[inside]
         before, after = (
-            jax.vmap(pooled_cell, (None, 0))(held, kernels)
-            for held in (rows, rows.at[cell].set(row))
+            (kept * cells).max(1)
+            for cells in (window, jnp.where((inside == cell)[:, None], row, window))
         )
-        pooled, *_ = _window_of(rows, cell)
         return self._of_sums(masks.held + self.head.place(after - before, None, pooled), len(rows))
 
     def _of_sums(self, sums: Float[Array, "M D"], num_cells: int) -> UnderMasks:
@@ -89,13 +88,12 @@ def _windows(rows: Float[Array, "cells C"]) -> Float[Array, "pooled 4 C"]:
     return cells.reshape(half * half, 4, channels)
 
 
-def _window_of(rows: Float[Array, "cells C"], cell: Int[Array, ""]) -> tuple[Array, Array, Array]:
-    """The window that a cell is in: its index, its cells [4, C], and which of them it is [4, 1]."""
-    n = len(as_cells(rows))
+def _window_of(cell: Int[Array, ""], num_cells: int) -> tuple[Int[Array, ""], Int[Array, "4"]]:
+    """The index of the window that a cell is in, and the window's cells."""
+    n = math.isqrt(num_cells)
     i, j = jnp.divmod(cell, n)
     corner = (i // 2 * 2) * n + j // 2 * 2
-    inside = corner + jnp.array([0, 1, n, n + 1])
-    return i // 2 * (n // 2) + j // 2, rows[inside], (inside == cell)[:, None]
+    return i // 2 * (n // 2) + j // 2, corner + jnp.array([0, 1, n, n + 1])
 
 
 class _Trace(NamedTuple):
