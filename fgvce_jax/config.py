@@ -31,6 +31,8 @@ class DataConfig:
             that are not in it keep their name.
         max_pixels: Most pixels of an image that is decoded, of those read from disk; a larger one
             is skipped. Decoding takes about 12 bytes a pixel.
+        test_share: Of a folder without train and test: the share of its images, from 0 to 1, that
+            a hash of their names puts into "test"; the others are "train".
     """
 
     name: str = "birds"
@@ -38,10 +40,13 @@ class DataConfig:
     num_workers: int = 0
     class_map: str | None = None
     max_pixels: int = 64_000_000
+    test_share: float = 0.2
 
     def __post_init__(self):
         at_least(self, 0, "num_workers")
         at_least(self, 1, "max_pixels")
+        at_least(self, 0, "test_share")
+        at_most(self, 1, "test_share")
         at_most(self, 1000, "num_workers")
         at_most(self, _PILLOWS_MOST, "max_pixels")
         for name in ("path", "class_map"):

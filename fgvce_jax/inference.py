@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from fgvce_jax.bank import Bank, Candidates, pad_batch
 from fgvce_jax.checks import check_logits
+from fgvce_jax.clock import Clock
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import Batch, batches
@@ -233,6 +234,7 @@ class Explainer:
         all_cells: All cells of the references, where one of the methods needs them.
         confused_with: Each class's target Q, where correctly classified images are asked about;
             None asks about misclassified ones, and their labels are the targets.
+        clock: Counts reading (waiting for images), forward, compiling, search and methods.
     """
 
     predictor: Predictor
@@ -242,6 +244,7 @@ class Explainer:
     methods: Sequence[str] = ()
     all_cells: Bank | None = None
     confused_with: Int[np.ndarray, "K"] | None = None
+    clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self):
         self._head = searchable(self.predictor.clf.head)
@@ -270,8 +273,10 @@ class Explainer:
             advance(1)
 
         queue, waiting = Queue(self.predictor.batch_size), []
-        for batch in self.predictor.batches(dataset, np.array(part), skip):
-            feature_map, logits = self.predictor(batch)
+        batches = self.predictor.batches(dataset, np.array(part), skip)
+        for batch in self.clock.each("reading", batches):
+            with self.clock("forward"):
+                feature_map, logits = self.predictor(batch)
             predicted, correct = logits.argmax(-1), labels[batch.index]
             if self.confused_with is None:
                 asked, targets = predicted != correct, correct
@@ -302,13 +307,16 @@ class Explainer:
         targets = pad_batch(np.array([w.target for w in waiting], np.int32), size)
         arguments = self._head, self.bank.for_targets(targets), feature_map, targets
         options = {"config": self.config, "devices": tuple(jax.local_devices())}
-        if not self._compiled:  # before the clock starts: it is no part of an explanation
-            explain_cells.lower(*arguments, **options).compile()
+        if not self._compiled:  # by itself: it is no part of an explanation
+            with self.clock("compiling"):
+                explain_cells.lower(*arguments, **options).compile()
             self._compiled = True
         started = time.perf_counter()
-        out = jax.device_get(explain_cells(*arguments, **options))
+        with self.clock("search"):
+            out = jax.device_get(explain_cells(*arguments, **options))
         seconds = (time.perf_counter() - started) / len(waiting)
-        maps, more = self._maps(waiting, out), self._more(arguments[1], feature_map.cells, out)
+        with self.clock("methods"):
+            maps, more = self._maps(waiting, out), self._more(arguments[1], feature_map.cells, out)
         for b, w in enumerate(waiting):
             one, own = jax.tree.map(itemgetter(b), (out, maps))
             places = self.bank.provenance(w.target), self.reference_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -17,6 +18,7 @@ from jaxtyping import Int
 
 from fgvce_jax.bank import Bank
 from fgvce_jax.bank_file import Skipped, open_bank
+from fgvce_jax.clock import Clock
 from fgvce_jax.cluster import Pool, connected
 from fgvce_jax.config import BankConfig, ExplainConfig, RayConfig
 from fgvce_jax.data.example import Dataset
@@ -28,8 +30,8 @@ from fgvce_jax.logit_changes import why_not_linear
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
 from fgvce_jax.report import MOST_CARDS, View, write_report
-from fgvce_jax.results import CORE_MAPS, Run, open_run, read_run, summary
-from fgvce_jax.run_inputs import RunInputs, open_inputs, open_splits
+from fgvce_jax.results import CORE_MAPS, Run, open_run, read_run, skip_reasons, summary
+from fgvce_jax.run_inputs import RunInputs, open_inputs, open_splits, preprocessing
 from fgvce_jax.run_worker import Worker, open_worker, versions
 from fgvce_jax.stop import Stop
 from fgvce_jax.workers import Here, Task
@@ -56,36 +58,52 @@ def explain_split(
     """
     ray, stop = ray or RayConfig(), stop or Stop()
     with connected(ray) if ray.address else nullcontext(), _open_folder(folder, config) as run:
-        started = time.perf_counter()
-        inputs = open_inputs(config)
-        methods = check_methods(config.methods, inputs.clf)
-        run.check_inputs(inputs.fingerprints)
-        count = min(len(inputs.dataset), config.limit or len(inputs.dataset))
-        starts = range(0, count, config.part_size)
-        parts = [range(start, min(start + config.part_size, count)) for start in starts]
-        workers = _workers(config, inputs, run, ray, stop, len(parts))
-        path = Path(config.bank_file or folder / "bank.npz")
+        started, clock = time.perf_counter(), Clock()
+        with clock("start"):
+            inputs = open_inputs(config)
+            methods = check_methods(config.methods, inputs.clf)
+            run.check_inputs(inputs.fingerprints)
+            count = min(len(inputs.dataset), config.limit or len(inputs.dataset))
+            starts = range(0, count, config.part_size)
+            parts = [range(start, min(start + config.part_size, count)) for start in starts]
+            workers = _workers(config, inputs, run, ray, stop, len(parts))
         asked = inputs.asked(config.pairs)
-        bank, skipped = _open_bank(workers, inputs, config.bank, asked, path)
-        _notify_missing_references(bank, inputs.clf, asked)
-        loaded = time.perf_counter()
-
-        confused_with = _confused(workers, parts) if config.pairs == "confusion" else None
-        all_cells = None
-        if need_all_cells(methods):
-            whole, path = replace(config.bank, top_m=None), folder / "bank-all.npz"
-            all_cells, _ = _open_bank(workers, inputs, whole, asked, path)
+        with clock("references"):
+            path = Path(config.bank_file or folder / "bank.npz")
+            bank, skipped = _open_bank(workers, inputs, config.bank, asked, path)
+            _notify_missing_references(bank, inputs.clf, asked)
+            all_cells = None
+            if need_all_cells(methods):
+                whole, path = replace(config.bank, top_m=None), folder / "bank-all.npz"
+                all_cells, _ = _open_bank(workers, inputs, whole, asked, path)
+        with clock("confusions"):
+            confused_with = _confused(workers, parts) if config.pairs == "confusion" else None
         workers.everywhere(Worker.hold, bank, all_cells, confused_with)
         with stop.deferred():
-            computed_by = _explain(workers, run, parts)
-        timings = {
-            "classifier and bank": round(loaded - started, 3),
-            "predictions and explanations": round(time.perf_counter() - loaded, 3),
-        }
-        info = _run_info(bank, inputs, asked, skipped) | computed_by | {"timings": timings}
-        run.merge(inputs.clf.class_names, len(parts), info, (*CORE_MAPS, *methods))
-        _report(folder, inputs.clf, inputs.dataset, inputs.references)
+            computed_by = _explain(workers, run, parts, clock)
+        with clock("tables"):
+            info = _run_info(bank, inputs, asked, skipped) | computed_by
+            run.merge(inputs.clf.class_names, len(parts), info, (*CORE_MAPS, *methods))
+        here = sum(len(part) for i, part in enumerate(parts) if i not in run.resumed)
+        run.add_info(_timings(clock, started, here))  # for the page; again with what it took
+        with clock("report"):
+            _report(folder, inputs.clf, inputs.dataset, inputs.references)
+        run.add_info(_timings(clock, started, here))
         run.finish()
+
+
+def _timings(clock: Clock, started: float, images: int) -> dict[str, Any]:
+    """The entries of run.json on the time and the memory of this call, and of how many images.
+
+    Of several workers the seconds are summed, while the total is the time of the wall.
+    """
+    timings = {
+        "seconds": {name: round(s, 3) for name, s in clock.seconds.items()},
+        "total": round(time.perf_counter() - started, 3),
+        "images": images,
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"timings": timings, "peak_memory_mib": round(peak)}
 
 
 def _open_folder(folder: Path, config: ExplainConfig) -> Run:
@@ -150,7 +168,7 @@ def _confused(workers: Here | Pool, parts: Iterable[range]) -> Int[np.ndarray, "
     return most_confused(np.asarray(votes))
 
 
-def _explain(workers: Here | Pool, run: Run, parts: list[range]) -> dict[str, Any]:
+def _explain(workers: Here | Pool, run: Run, parts: list[range], clock: Clock) -> dict[str, Any]:
     """Compute the parts that are not there; returns by whom, for run.json."""
     todo = {i: part for i, part in enumerate(parts) if i not in run.resumed}
     tasks = {i: Task((i, part), len(part)) for i, part in todo.items()}
@@ -159,6 +177,7 @@ def _explain(workers: Here | Pool, run: Run, parts: list[range]) -> dict[str, An
         for i, done in workers.map(Worker.explain, tasks, advance):
             if done.results is not None:
                 run.write_part(i, done.results)
+            clock.add(done.seconds)
             devices.add(done.device)
             names.add(done.worker)
     return {"device": ", ".join(sorted(devices)), "workers": len(names)}
@@ -186,12 +205,17 @@ def _run_info(
 ) -> dict[str, Any]:
     """The entries of run.json that describe how the results came about."""
     clf = inputs.clf
+    image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), np.float32)
     missing = np.intersect1d(bank.missing(), asked)
     return {
+        "data": list(inputs.notes),
+        "preprocessing": preprocessing(clf),
+        "cells": jax.eval_shape(clf.feature_map, image).cells.shape[1],
         "classes": {name: clf.class_names[k] for name, k in inputs.classes.items()},
         "classes_without_reference": [clf.class_names[k] for k in missing],
         "classes_with_few_references": _few_references(bank, clf),
         "skipped_references": list(skipped),
+        "skipped_references_by_reason": skip_reasons(skipped),
         "versions": versions(),
         "edits_interact": why_not_linear(searchable(clf.head)),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ class RunInputs:
         reference_labels: Of the images in it.
         classes: The classifier's number of each class of the dataset, by its name there; empty
             where it was not opened to be explained.
+        notes: Lines for the user on how the data was read and matched.
     """
 
     clf: Classifier
@@ -41,6 +43,7 @@ class RunInputs:
     references: Dataset
     reference_labels: Int[np.ndarray, "M"]
     classes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def asked(self, pairs: str) -> Int[np.ndarray, "k"]:
         """The classes that can be a target Q (`ExplainConfig.pairs`), ascending.
@@ -113,14 +116,35 @@ def open_inputs(config: ExplainConfig) -> RunInputs:
         clf = clf.astype(config.dtype)
     dataset, references = open_splits(config.data, config.split, config.reference_split)
     matched = match_labels(dataset, clf, config.data.class_map)
-    if matched.note:
-        notify(matched.note)
+    notes = (*getattr(dataset, "notes", ()), *filter(None, [matched.note]))
+    for note in notes:
+        notify(note)
     clf = replace(clf, class_names=matched.class_names)
     labels = match_labels(references, clf, config.data.class_map).labels
-    return RunInputs(clf, dataset, matched.labels, references, labels, matched.classes)
+    return RunInputs(clf, dataset, matched.labels, references, labels, matched.classes, notes)
 
 
 def open_splits(data: DataConfig, *splits: str) -> list[Dataset]:
     """Splits of a config's dataset."""
-    limit = data.max_pixels
-    return [open_dataset(data.name, split, data.path, max_pixels=limit) for split in splits]
+    options = {"max_pixels": data.max_pixels, "test_share": data.test_share}
+    return [open_dataset(data.name, split, data.path, **options) for split in splits]
+
+
+def preprocessing(clf: Classifier) -> dict[str, Any]:
+    """What an image goes through before the network, as JSON values; `text` is a line of it.
+
+    `mean` and `std` are of the values in [0, 1], None where the features are a user's function.
+    """
+    size, short = clf.image_size, clf.resize_to
+    channels = {name: getattr(clf.features, name, None) for name in ("mean", "std")}
+    values = {
+        name: None if value is None else np.round(np.asarray(value, float), 6).tolist()
+        for name, value in channels.items()
+    }
+    text = f"squashed to {size} x {size} pixels"
+    if short is not None:
+        text = f"short side to {short} pixels, the central {size} x {size} cut out"
+    for name, value in values.items():
+        if value is not None:
+            text += f", {name} {' '.join(f'{v:.3f}' for v in value)}"
+    return {"text": text, "image_size": size, "resize_to": short, **values}

@@ -33,11 +33,13 @@ class Explained(NamedTuple):
             is written.
         device: The devices that it was computed on.
         worker: The worker, by a name of its own.
+        seconds: Of its time, by what they were spent on; see `Explainer.clock`.
     """
 
     results: list[ImageResult] | None
     device: str
     worker: str
+    seconds: dict[str, float]
 
 
 class Worker:
@@ -107,6 +109,7 @@ class Worker:
             None if seen else results,
             f"{len(devices)} x {devices[0].device_kind}",
             f"{platform.node()}-{os.getpid()}",
+            self._explainer.clock.take(),
         )
 
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "fgvce_jax"
 # The lowest first, modules and packages of one floor on one line. `__init__` is what
 # `import fgvce_jax` loads.
 FLOORS = """
-    errors config files progress assets imagenet memory blur checks
+    errors config files progress assets imagenet memory blur checks clock
     stop
     workers
     cluster pictures

@@ -30,6 +30,7 @@ def open_dataset(
     path: str | PathLike[str] | None = None,
     *,
     max_pixels: int | None = None,
+    test_share: float | None = None,
     **options,
 ) -> Dataset:
     """Opens one split of a dataset.
@@ -39,6 +40,7 @@ def open_dataset(
         split: "train", "test" or another split that the dataset has.
         path: Where the images lie, for the datasets that are read from disk.
         max_pixels: Of an image, for the datasets that are read from disk; see `DataConfig`.
+        test_share: For a folder without splits of its own; likewise.
         **options: Further arguments of the dataset, such as `size` for birds and digits.
 
     Raises:
@@ -53,8 +55,9 @@ def open_dataset(
     known = [key for key in parameters if key != "split"]
     if path is not None:
         options["path"] = path
-    if max_pixels is not None and "max_pixels" in known:
-        options["max_pixels"] = max_pixels
+    for key, value in (("max_pixels", max_pixels), ("test_share", test_share)):
+        if value is not None and key in known:
+            options[key] = value
     for key in options:
         if key not in known:
             expected = ", ".join(known) or "none"

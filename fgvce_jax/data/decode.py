@@ -20,7 +20,7 @@ LARGE = 16_000_000
 """Pixels above which images are decoded one at a time: 200 MB and more, for every thread."""
 
 NO_MEMORY = "too large for the memory that is free"
-_EXPECTED = "expected a whole JPEG, PNG or WebP file"
+_EXPECTED = "expected a whole JPEG, PNG, WebP, GIF, TIFF or BMP file"
 _one_large = threading.Lock()
 
 
@@ -62,8 +62,8 @@ def decode(
     """Reads an image file's content as a viewer would show it.
 
     EXIF orientation is applied, grey, palette and CMYK become RGB, 16 bits become 8, and
-    transparent pixels show white. Of an animation, the first frame. The size is read before the
-    pixels are.
+    transparent pixels show white. Of an animation or of several pages, the first. The size is read
+    before the pixels are.
 
     Raises:
         UnreadableImage: Under `id`, if the file is empty or damaged, a side of the image is below

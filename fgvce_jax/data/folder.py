@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -21,19 +22,24 @@ from fgvce_jax.data.example import Example
 from fgvce_jax.errors import InputError
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp")
 
 
 class Folder:
     """One split of a folder of images, a `Dataset`; images keep their size.
 
     Where the folder has a sub-folder `train`, `val` or `test`, these are the splits. Otherwise a
-    hash of each file's name within the folder puts about one image in five into "test" and the
-    others into "train", so that a file stays in its split when others come or go.
+    hash of each file's name within the folder puts about `test_share` of the images into "test" and
+    the others into "train", so that a file stays in its split when others come or go.
 
     Classes are the sub-folders that hold an image (at any depth), sorted by name, over all splits:
-    a class has the same number in each. Ids are file names relative to `path`. Hidden files and
-    folders and files of other types are ignored. Images are decoded on access only.
+    a class has the same number in each. Ids are file names relative to `path`. Images are decoded
+    on access only.
+
+    Attributes:
+        ignored: How many files were found and are no images of the dataset, by the reason: hidden,
+            of another type, in no class sub-folder.
+        notes: Lines for the user on how the folder was read.
 
     Raises:
         InputError: The path is not a folder, holds no images in class sub-folders, or lacks the
@@ -48,6 +54,7 @@ class Folder:
         split: str,
         path: str | os.PathLike[str],
         max_pixels: int = DataConfig.max_pixels,
+        test_share: float = DataConfig.test_share,
     ):
         self.path, self.max_pixels = Path(path), max_pixels
         if split not in SPLITS:
@@ -57,14 +64,15 @@ class Folder:
         if not self.path.is_dir():
             state = "not a folder" if self.path.exists() else "does not exist"
             raise InputError(f"folder {self.path}: {state}; expected a folder of class sub-folders")
+        self.ignored: Counter[str] = Counter()
         folders = {name: self.path / name for name in SPLITS if (self.path / name).is_dir()}
-        found = {name: _images(folder, name) for name, folder in folders.items()}
+        found = {name: _images(folder, self.ignored, name) for name, folder in folders.items()}
         if not folders:
-            images = _images(self.path)
-            found = {
-                "train": [file for file in images if not _is_test(file)],
-                "test": [file for file in images if _is_test(file)],
-            }
+            images = _images(self.path, self.ignored)
+            found: dict[str, list[str]] = {"train": [], "test": []}
+            for file in images:
+                found["test" if _hashed(file) < test_share else "train"].append(file)
+        self.notes = tuple(_notes(self.path, found, None if folders else test_share, self.ignored))
         depth = 1 if folders else 0
         classes = {file.split("/")[depth] for files in found.values() for file in files}
         self.class_names = tuple(sorted(classes))
@@ -75,7 +83,10 @@ class Folder:
             )
         if not found.get(split):
             held = ", ".join(f"{len(files)} in {name!r}" for name, files in found.items())
-            raise InputError(f"folder {self.path}: no images for split {split!r}; found {held}")
+            other = max(found, key=lambda name: len(found[name]))
+            raise InputError(
+                f"folder {self.path}: no images for split {split!r}; found {held} (--split {other})"
+            )
         self.ids: Sequence[str] = tuple(found[split])
         named = [id.split("/")[depth] for id in self.ids]
         self.labels: Int[np.ndarray, " N"] = np.searchsorted(self.class_names, named).astype("i4")
@@ -92,21 +103,41 @@ class Folder:
         return Example(image, int(self.labels[index]), id)
 
 
-def _images(folder: Path, prefix: str = "") -> list[str]:
-    """Images below the sub-folders of `folder`, sorted, as `prefix`/name there."""
+def _images(folder: Path, ignored: Counter[str], prefix: str = "") -> list[str]:
+    """Images below the sub-folders of `folder`, sorted, as `prefix`/name there; others counted."""
     found = []
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        hidden = [name for name in folders if name.startswith(".")]
+        folders[:] = [name for name in folders if name not in hidden]
+        ignored.update("hidden folder" for _ in hidden)
         below = PurePath(prefix, PurePath(place).relative_to(folder))
-        found += [
-            (below / name).as_posix()
-            for name in files
-            if Path(place) != folder
-            and not name.startswith(".")
-            and name.lower().endswith(SUFFIXES)
-        ]
+        for name in files:
+            if name.startswith("."):
+                ignored["hidden"] += 1
+            elif not name.lower().endswith(SUFFIXES):
+                ignored[PurePath(name).suffix.lower() or "no suffix"] += 1
+            elif Path(place) == folder:
+                ignored["in no class folder"] += 1
+            else:
+                found.append((below / name).as_posix())
     return sorted(found)
 
 
-def _is_test(file: str) -> bool:
-    return hashlib.sha256(file.encode()).digest()[0] % 5 == 0
+def _notes(
+    path: Path, found: dict[str, list[str]], test_share: float | None, ignored: Counter[str]
+) -> Iterator[str]:
+    """The rule of the splits, where the folder has none, and the files that were left out."""
+    if test_share is not None and 0 < test_share < 1:
+        counts = " and ".join(f"{len(files)} {name}" for name, files in found.items())
+        yield (
+            f"{path}: no train or test folder; {counts} images, by a hash of their names "
+            f"(--data.test_share {test_share:g})"
+        )
+    if total := sum(ignored.values()):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in ignored.most_common())
+        yield f"{path}: {total} files are no images in class folders: {reasons}"
+
+
+def _hashed(file: str) -> float:
+    """A number of a file's name, uniform in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(file.encode()).digest()[:4]) / 2**32

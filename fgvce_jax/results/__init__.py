@@ -23,7 +23,8 @@ folder (`files.FolderLock`).
 """
 
 from fgvce_jax.results.parts import CORE_MAPS, EXPLANATIONS, PREDICTIONS, Edit, ImageResult
-from fgvce_jax.results.read import RunResults, read_run, summary
+from fgvce_jax.results.read import RunResults, read_run
+from fgvce_jax.results.summary import flips, skip_reasons, summary
 from fgvce_jax.results.write import Run, open_run
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "ImageResult",
     "Run",
     "RunResults",
+    "flips",
     "open_run",
     "read_run",
+    "skip_reasons",
     "summary",
 ]

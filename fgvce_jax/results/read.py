@@ -1,4 +1,4 @@
-"""A finished run, read back; and its summary as text."""
+"""A finished run, read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
@@ -198,32 +197,3 @@ def _arrow(path: Path, read: Callable[..., Any], **options: Any) -> Any:
     except (OSError, pa.ArrowException) as error:
         why = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"{path}: damaged or missing ({why})") from error
-
-
-def summary(folder: Path) -> str:
-    """The counts and medians of a run, in a few lines; the last names the report."""
-    results = read_run(folder)
-    counts = results.info["counts"]
-    table = results.explanations.read(["status", "time_s", "num_edits", "flipped"])
-    table = table.filter(pc.field("status") == "explained")
-    seconds = table["time_s"].to_numpy()
-    edits = table["num_edits"].to_numpy()[table["flipped"].to_numpy(zero_copy_only=False)]
-    lines = [
-        f"images          {counts['read']:,}"
-        + (f" ({counts['skipped']} skipped)" if counts["skipped"] else ""),
-        f"accuracy        {counts['correct'] / max(counts['read'], 1):.1%}",
-        f"misclassified   {counts['misclassified']:,}",
-        f"explained       {counts['explained']:,}"
-        + (f" ({counts['no_reference']} without a reference)" if counts["no_reference"] else ""),
-    ]
-    if counts["explained"]:
-        share = counts["flipped"] / counts["explained"]
-        most = (
-            f"median {np.median(edits):.0f}, most {edits.max()}" if len(edits) else "none flipped"
-        )
-        lines += [
-            f"flipped         {counts['flipped']:,} ({share:.1%})",
-            f"edits           {most}",
-            f"time            {1000 * np.median(seconds):.1f} ms per explanation",
-        ]
-    return "\n".join([*lines, f"report          {folder / 'report.html'}"])

@@ -24,6 +24,7 @@ from fgvce_jax.results.parts import (
     read_part,
     write_part,
 )
+from fgvce_jax.results.summary import skip_reasons
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Run:
         Args:
             class_names: For the tables' names.
             num_parts: How many there should be; InputError where one is missing.
-            info: Further entries of run.json: versions, device, timings, ...
+            info: Further entries of run.json: versions, device, ...
             map_names: Maps that there should be even where nothing was explained.
         """
         if missing := sorted(set(range(num_parts)) - self.done):
@@ -112,8 +113,14 @@ class Run:
             (self.folder / name).unlink(missing_ok=True)
         counts, skipped = merge_parts(self.folder, num_parts, class_names, map_names)
         summary = {"format": FORMAT, "config": self.config, "counts": counts, "skipped": skipped}
+        summary["skipped_by_reason"] = skip_reasons(skipped)
         write_json(self.folder / "run.json", summary | dict(info))
         self.merged = True
+
+    def add_info(self, info: Mapping[str, Any]) -> None:
+        """Put further entries into run.json, once it is there."""
+        path = self.folder / "run.json"
+        write_json(path, read_json(path) | dict(info))
 
     def finish(self) -> None:
         """Remove the parts; the run is finished."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgvce_jax.config import DataConfig
 from fgvce_jax.data import open_dataset
 from fgvce_jax.data.decode import decode
 from fgvce_jax.errors import InputError, UnreadableImage
@@ -35,9 +36,10 @@ def read(root, name):
     return dataset[list(dataset.ids).index(f"test/class/{name}")]
 
 
-@pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.JPEG", "d.webp"])
+@pytest.mark.parametrize("name", ["a.png", "b.jpg", "c.JPEG", "d.webp", "e.tif", "f.TIFF", "g.bmp"])
 def test_formats(tmp_path, name):
-    exact = {"png": {}, "webp": {"lossless": True}}.get(name[2:])
+    lossless = {"png": {}, "webp": {"lossless": True}, "tif": {}, "tiff": {}, "bmp": {}}
+    exact = lossless.get(name[2:].lower())
     save(tmp_path / "test/class" / name, painted(), **(exact or {"quality": 95, "subsampling": 0}))
     image = read(tmp_path, name).image
     assert image.dtype == np.uint8
@@ -47,6 +49,13 @@ def test_formats(tmp_path, name):
             np.testing.assert_allclose(image[at], colour, atol=8)
     else:
         assert np.array_equal(image, painted())
+
+
+@pytest.mark.parametrize("name", ["a.gif", "b.tiff"])
+def test_of_several_frames_the_first(tmp_path, name):
+    others = [Image.new("RGB", (24, 16), colour) for colour in ("white", "black")]
+    save(tmp_path / "test/class" / name, painted(), save_all=True, append_images=others)
+    assert np.array_equal(read(tmp_path, name).image, painted())
 
 
 # What a viewer shows for each EXIF orientation of the stored pixels.
@@ -132,10 +141,8 @@ def test_unreadable_images_are_named_and_the_others_are_read(tmp_path):
             message = str(error)
     assert message == f"image {dataset.ids[-1]}: {why['text.png']}"
     assert sorted(why) == ["cut.jpg", "dot.png", "empty.png", "line.png", "text.png"]
-    assert why["empty.png"] == "the file is empty; expected a whole JPEG, PNG or WebP file"
-    assert why["text.png"] == (
-        "cannot be decoded (not an image file); expected a whole JPEG, PNG or WebP file"
-    )
+    assert why["empty.png"] == f"the file is empty; {whole}"
+    assert why["text.png"] == (f"cannot be decoded (not an image file); {whole}")
     assert why["dot.png"] == "1x1 pixels; expected at least 2x2"
     assert why["line.png"] == "30x1 pixels; expected at least 2x2"
     assert why["cut.jpg"].startswith("cannot be decoded")
@@ -195,6 +202,45 @@ def test_without_split_folders_a_file_keeps_its_split(tmp_path):
     assert set(later.ids) - {"another/1.png"} == set(test.ids) - {"owl/3.png"}
     shutil.move(tmp_path, tmp_path.with_name("moved"))
     assert open_dataset("folder", "test", tmp_path.with_name("moved")).ids == later.ids
+
+
+def test_the_share_of_the_test_split_is_settable_and_said(tmp_path):
+    tree(tmp_path, [f"owl/{i}.png" for i in range(60)])
+    counts = {}
+    for share in (0.1, 0.5):
+        test = open_dataset("folder", "test", tmp_path, test_share=share)
+        train = open_dataset("folder", "train", tmp_path, test_share=share)
+        assert len(test) + len(train) == 60
+        counts[share] = set(test.ids)
+        assert test.notes == train.notes
+        assert test.notes == (
+            f"{tmp_path}: no train or test folder; {len(train)} train and {len(test)} test images, "
+            f"by a hash of their names (--data.test_share {share})",
+        )
+    assert counts[0.1] < counts[0.5]  # who is in a small share stays in a larger one
+    assert 0 < len(counts[0.1]) < 15
+    assert 18 < len(counts[0.5]) < 42
+    whole = open_dataset("folder", "train", tmp_path, test_share=0.0)
+    assert (len(whole), whole.notes) == (60, ())
+    assert len(open_dataset("folder", "test", tmp_path, test_share=1.0)) == 60
+    with pytest.raises(InputError, match="test_share: expected at most 1"):
+        DataConfig(test_share=1.5)
+
+
+def test_files_that_are_no_images_are_counted(tmp_path):
+    tree(tmp_path, ["train/owl/1.png", "test/owl/1.png", "test/loose.png", "train/.x/1.png"])
+    for name in ("test/owl/a.txt", "train/owl/b.TXT", "train/owl/README", "test/owl/.DS_Store"):
+        (tmp_path / name).touch()
+    dataset = open_dataset("folder", "test", tmp_path)
+    assert dataset.ignored == {
+        ".txt": 2,
+        "no suffix": 1,
+        "hidden": 1,
+        "in no class folder": 1,
+        "hidden folder": 1,
+    }
+    (note,) = dataset.notes
+    assert note.startswith(f"{tmp_path}: 6 files are no images in class folders: 2 .txt, 1 ")
 
 
 def test_a_dataset_travels_to_worker_processes(tmp_path):
