@@ -28,6 +28,20 @@ def read_run(folder: str | PathLike[str]) -> Any:
     return import_module("fgvce_jax.results").read_run(folder)
 
 
+def why(
+    clf: Classifier,
+    image: Any,
+    bank: Bank,
+    label: str | int | None = None,
+    config: SearchConfig = SearchConfig(),
+) -> Explanation:
+    """Why one image, a file or pixels, is P and not `label`, or not the runner-up.
+
+    See `fgvce_jax.ask.why`, which needs Pillow.
+    """
+    return import_module("fgvce_jax.ask").why(clf, image, bank, label, config)
+
+
 __all__ = [
     "AdditiveHead",
     "Bank",
@@ -48,4 +62,5 @@ __all__ = [
     "explain",
     "load_classifier",
     "read_run",
+    "why",
 ]

@@ -27,9 +27,10 @@ FLOORS = """
     methods
     metrics
     data
-    train
+    train ask
     results
     bank_file run_inputs
+    photographs
     report
     inference
     run_worker

@@ -146,6 +146,12 @@ def _port() -> Callable[..., Any]:
     return port
 
 
+def _why() -> Callable[..., Any]:
+    from fgvce_jax.photographs import explain_photographs
+
+    return explain_photographs
+
+
 def _prepare() -> Callable[..., Any]:
     from fgvce_jax.data.prepare import prepare
 
@@ -184,6 +190,12 @@ COMMANDS: tuple[Command, ...] = (
         preset="demo",
     ),
     _explain("explain", "Explain every misclassified image of a dataset's split.", "fgvce-run"),
+    _call(
+        "why",
+        "Explain photographs: why P, and not the class that you expect or the runner-up.",
+        _why,
+        spelled={"photos": {"option": "photos", "type": str, "nargs": "+"}},
+    ),
     _call(
         "evaluate",
         "Measure a run's edits and maps against the dataset's keypoints.",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from fgvce_jax.files import user_cache
 from fgvce_jax.progress import notify
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -22,8 +21,7 @@ def cache_compilations() -> None:
     """Keep compiled programs in the user's cache folder, so that a second run starts quickly."""
     logging.getLogger("jax").setLevel(logging.ERROR)
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "fgvce_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -66,7 +66,10 @@ def add_function(
     for name in names:
         if spelled and name in spelled:
             own = dict(spelled[name])
-            parser.add_argument(own.pop("option"), dest=name, help=texts[name], **own)
+            option = own.pop("option")
+            if option.startswith("-"):
+                own["dest"] = name
+            parser.add_argument(option, help=texts[name], **own)
         else:
             others: set[str | int] = {other for other in names if other != name}
             parser.add_function_arguments(
