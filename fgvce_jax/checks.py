@@ -18,6 +18,23 @@ from jaxtyping import Float
 from fgvce_jax.errors import InputError
 
 
+def check_devices() -> None:
+    """Raise InputError unless JAX has the devices that JAX_PLATFORMS asks for, if it asks for any.
+
+    Where nothing is asked for, JAX takes what is there.
+    """
+    asked = jax.config.values["jax_platforms"]
+    if not asked or asked == "cpu":
+        return
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # without its plugin JAX merely asserts
+        why = " ".join(str(error).split()) or "the plugin for it is not installed"
+        raise InputError(
+            f"JAX_PLATFORMS {asked}: expected such a device, found none ({why})"
+        ) from error
+
+
 def check_images(images: np.ndarray, size: int) -> None:
     """Raise InputError unless `images` are float [B, size, size, 3], B > 0, values in [0, 1]."""
     if images.shape[1:] != (size, size, 3) or not len(images):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from fgvce_jax.checks import check_devices
 from fgvce_jax.cli.commands import COMMANDS, full_parser
 from fgvce_jax.cli.compilation import cache_compilations, note_compilations
 from fgvce_jax.cli.parser import parse
@@ -19,6 +20,10 @@ from fgvce_jax.errors import InputError, Stopped
 from fgvce_jax.progress import verbosity
 
 __all__ = ["cache_compilations", "main"]
+
+
+_COMPUTING = {"demo", "explain", "why", "train", "benchmark"}
+"""Commands that are no use without the devices that were asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +62,8 @@ def _run(words: Sequence[str]) -> None:
     # An image above our own limit is skipped by name; Pillow would warn of it as well.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     cache_compilations()
+    if command.name in _COMPUTING:
+        check_devices()
     with verbosity(quiet=quiet), note_compilations() if verbose else nullcontext():
         result = command.run(arguments)
     if result is not None:

@@ -1,5 +1,6 @@
 """Names, options, help and messages of the commands; tests/test_cli.py runs them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from fgvce_jax.data import open_dataset
 from fgvce_jax.progress import notify, stage, verbosity
 from fgvce_jax.train import TrainConfig
 
-COMMANDS = ["demo", "explain", "evaluate", "benchmark", "report", "train", "port", "prepare"]
+COMMANDS = ["demo", "explain", "why", "evaluate", "benchmark", "report", "train", "port", "prepare"]
 COMMANDS += ["presets", "completion"]
 
 
@@ -284,3 +285,21 @@ def test_a_section_may_come_from_a_file_but_is_not_listed(capsys, tmp_path):
     page = help_of("explain", capsys=capsys)
     assert SUPPRESS not in page
     assert "--bank CONFIG" not in page
+
+
+@pytest.mark.parametrize("asked", ["cuda", "no_such_chip"])
+def test_a_device_that_is_not_there_is_one_line(tmp_path, asked):
+    """Without the plugin of CUDA, or with a name that JAX does not know."""
+    words = ["explain", "--config", "demo", "--out", str(tmp_path / "run"), "--quiet"]
+    script = "import sys; from fgvce_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = os.environ | {"JAX_PLATFORMS": asked, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.strip().splitlines() if "fgvce" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        f"fgvce: error: JAX_PLATFORMS {asked}: expected such a device, found"
+    )
+    assert not (tmp_path / "run").exists()
