@@ -49,10 +49,10 @@ class ClassToken(Head):
         norm1: Before the attention.
         qkv: Queries, keys and values in one product, [C, 3 C] and [3 C].
         projection: Of the attention's output, [C, C] and [C].
-        scale1: Of the attention's branch, [C] (ones where the network has no layer scale).
+        scale1: Of the attention's branch, [C]; None where the network has no layer scale.
         norm2: Before the perceptron.
         layers: The perceptron's two layers, GELU between them.
-        scale2: Of the perceptron's branch, [C].
+        scale2: Of the perceptron's branch; likewise.
         norm: The final norm.
         outputs: The linear layers to logits, one for each token that is read.
         heads: Number of attention heads.
@@ -62,10 +62,10 @@ class ClassToken(Head):
     norm1: Pair
     qkv: Pair
     projection: Pair
-    scale1: Float[Array, "C"]
+    scale1: Float[Array, "C"] | None
     norm2: Pair
     layers: tuple[Pair, Pair]
-    scale2: Float[Array, "C"]
+    scale2: Float[Array, "C"] | None
     norm: Pair
     outputs: tuple[Pair, ...]
     heads: int = field(metadata={"static": True})
@@ -117,9 +117,10 @@ class ClassToken(Head):
     ) -> Float[Array, "*batch K"]:
         """Logits, from the read tokens before the block and the values that they took."""
         attended = _linear(mixed.reshape(*mixed.shape[:-2], -1), self.projection)
-        x = read + self.scale1 * attended
+        x = read + _scaled(attended, self.scale1)
         hidden = _linear(_normalised(x, self.norm2, self.epsilon), self.layers[0])
-        x = x + self.scale2 * _linear(jax.nn.gelu(hidden, approximate=False), self.layers[1])
+        branch = _linear(jax.nn.gelu(hidden, approximate=False), self.layers[1])
+        x = x + _scaled(branch, self.scale2)
         x = _normalised(x, self.norm, self.epsilon)
         logits = [_linear(x[..., r, :], layer) for r, layer in enumerate(self.outputs)]
         return jnp.stack(logits).mean(0)
@@ -183,6 +184,10 @@ class BoundClassToken(AdditiveHead):
 def _linear(x: Float[Array, "*batch C"], layer: Pair) -> Float[Array, "*batch D"]:
     kernel, bias = layer
     return x @ kernel + bias
+
+
+def _scaled(x: Float[Array, "*batch C"], scale: Float[Array, "C"] | None) -> Float[Array, "*b C"]:
+    return x if scale is None else scale * x
 
 
 def _normalised(x: Float[Array, "*batch C"], norm: Pair, epsilon: float) -> Float[Array, "*b C"]:

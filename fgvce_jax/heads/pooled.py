@@ -50,23 +50,23 @@ class PooledTokens(Head):
     the mean.
 
     Attributes:
-        kernel: Of the patches' mean, [C, K].
+        kernel: Of the class token and, below, of the patches' mean, [2 C, K].
         bias: [K].
-        class_kernel: Of the class token, [C, K].
     """
 
-    kernel: Float[Array, "C K"]
+    kernel: Float[Array, "D K"]
     bias: Float[Array, "K"]
-    class_kernel: Float[Array, "C K"]
 
-    def __call__(self, cells, context, log_mask=None):
-        if log_mask is not None:
-            cells = cells * jnp.exp(log_mask)[..., None]
-        of_class = context[..., 0, :] @ self.class_kernel
-        return cells.mean((-3, -2)) @ self.kernel + of_class + self.bias
+    def __call__(self, cells, context):
+        pooled = jnp.concatenate([context[..., 0, :], cells.mean((-3, -2))], -1)
+        return pooled @ self.kernel + self.bias
 
     def prepare(self, candidates):
-        return candidates @ self.kernel
+        return candidates @ self._halves()[1]
 
     def bind(self, context, cells, prepared=None):
-        return PooledLinear(self.kernel, self.bias + context[0] @ self.class_kernel)
+        of_class, of_patches = self._halves()
+        return PooledLinear(of_patches, self.bias + context[0] @ of_class)
+
+    def _halves(self):
+        return jnp.split(self.kernel, 2)

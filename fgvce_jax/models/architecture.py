@@ -13,6 +13,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from fgvce_jax.heads import Dense, PooledLinear
+from fgvce_jax.models.chain_head import ChainHead
+from fgvce_jax.models.positions import Positions
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -28,26 +30,39 @@ class Architecture:
     """A network under the names that its weights are published with.
 
     Attributes:
-        units: From the activation and the keys to every layer up to the head proper, by name,
-            first to last: images [B, H, W, 3] to cells [B, n, n, C].
+        units: From the activation, the keys and the side of the images to every layer up to the
+            head proper, by name, first to last: images [B, H, W, 3] to cells [B, n, n, C], or to
+            cells and context.
         cuts: The values that `ModelSpec.cut` may take, first to last, each with the unit after
             which features end. A stage's name stands for its last unit.
         head: From the cells' shape (n, n, C), the number of classes, the activation and the keys
             to a fresh head.
         head_names: The head's arrays by their place in it, as `kernel` or `layers/0/1`, with the
             name of each; the last is the logits' bias.
-        renames: Other libraries' names: patterns and replacements for `re.sub`, in order.
+        renames: Other libraries' names: patterns and replacements for `re.sub`, in order. What is
+            renamed to nothing is left out, and `name#0`, `name#1`, ... are joined as `name`.
         mean: Per-channel mean that published weights were trained with, in units of [0, 1].
         std: Per-channel standard deviation; likewise.
+        mark: The name and shape in torch of a tensor that few other networks have, by which an
+            unknown file's network is looked for.
+        rest: From the layers behind an early cut, as a `Chain`, and the head to one head.
+        multiple: The side of an image is a multiple of it.
+        positions: Of the embeddings called `fgvce_jax.models.positions.NAME`, if there are any.
+        with_epsilon: The same network with another constant in its norms, where that varies.
     """
 
-    units: Callable[[Activation, nnx.Rngs], Units]
+    units: Callable[[Activation, nnx.Rngs, int], Units]
     cuts: Mapping[str, str]
     head: Callable[[tuple[int, ...], int, Activation, nnx.Rngs], Any]
     head_names: Mapping[str, str] = field(default_factory=lambda: linear_names("fc"))
     renames: Renames = ()
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    mark: tuple[str, tuple[int, ...]] = ("", ())
+    rest: Callable[[Any, Any], Any] = ChainHead.from_chain
+    multiple: int = 1
+    positions: Positions | None = None
+    with_epsilon: Callable[[float], Architecture] | None = None
 
 
 def linear_names(layer: str) -> Mapping[str, str]:

@@ -29,6 +29,7 @@ from fgvce_jax.models.description import (
     read_description,
 )
 from fgvce_jax.models.named import named, with_named
+from fgvce_jax.models.positions import NAME as POSITIONS
 from fgvce_jax.models.spec import ARCHITECTURES, ModelSpec, template
 
 
@@ -106,7 +107,7 @@ def _load_folder(folder: Path, cut: str | None, image_size: int | None) -> Class
             description["num_classes"],
             description["image_size"] if image_size is None else image_size,
         )
-        clf = with_named(clf, weights)
+        clf = with_named(clf, _for_size(weights, spec, clf.image_size))
         check_weights(description, clf)
         return replace(
             clf,
@@ -115,6 +116,16 @@ def _load_folder(folder: Path, cut: str | None, image_size: int | None) -> Class
         )
     except InputError as error:
         raise InputError(f"checkpoint {folder}: {error}") from error
+
+
+def _for_size(
+    weights: dict[str, np.ndarray], spec: ModelSpec, image_size: int
+) -> dict[str, np.ndarray]:
+    """The weights, with position embeddings (where there are any) for images of this size."""
+    positions = spec.architecture.positions
+    if positions is None or weights.get(POSITIONS, np.zeros(0)).ndim != 3:
+        return weights
+    return weights | {POSITIONS: positions.fitted(weights[POSITIONS], image_size)}
 
 
 def load_classifier(

@@ -12,15 +12,16 @@ import numpy as np
 from jaxtyping import Float
 
 from fgvce_jax.errors import InputError
-from fgvce_jax.models.architecture import FC_WIDTH, Renames
+from fgvce_jax.models.architecture import FC_WIDTH, Architecture, Renames
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.named import compare_shapes, named, with_named
+from fgvce_jax.models.positions import NAME as POSITIONS
 from fgvce_jax.models.spec import NETWORKS, ModelSpec, template
 
 # Around a network: Lightning modules, DataParallel, torch.compile, wrappers of people's own.
 PREFIXES = {
     *("model", "module", "net", "network", "backbone", "_orig_mod"),
-    *("resnet", "vgg", "convnext"),
+    *("resnet", "vgg", "convnext", "vit", "deit", "dinov2", "dinov2_with_registers", "swin"),
 }
 # Around a state dict, in the files that training loops write.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -124,7 +125,11 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     return next(filter(None, map(tensors, [*inner, content])), {})
 
 
-def published_names(names: Iterable[str], renames: Renames = ()) -> dict[str, str]:
+Found = dict[str, tuple[str, ...]]
+"""Tensors in a file, by the name that an architecture has for them: one, or those to be joined."""
+
+
+def published_names(names: Iterable[str], renames: Renames = ()) -> Found:
     """Names as found in a file by the name that the architecture has for them.
 
     Prefixes are taken off, other libraries' names are changed by `renames`, and BatchNorm's step
@@ -133,7 +138,7 @@ def published_names(names: Iterable[str], renames: Renames = ()) -> dict[str, st
     Raises:
         InputError: Two of them come to the same name.
     """
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
     for original in names:
         parts = original.split(".")
         while parts[0] in PREFIXES:
@@ -143,10 +148,25 @@ def published_names(names: Iterable[str], renames: Renames = ()) -> dict[str, st
         name = ".".join(parts)
         for pattern, replacement in renames:
             name = re.sub(pattern, replacement, name)
-        if name in found:
-            raise InputError(f"weights: {found[name]} and {original} are both {name}")
-        found[name] = original
-    return found
+        if not name:
+            continue
+        name, _, place = name.partition("#")
+        others = found.setdefault(name, {})
+        if place in others or (others and "" in (place, *others)):
+            raise InputError(
+                f"weights: {next(iter(others.values()))} and {original} are both {name}"
+            )
+        others[place] = original
+    return {name: tuple(parts[place] for place in sorted(parts)) for name, parts in found.items()}
+
+
+def _joined(tensors: Mapping[str, np.ndarray], parts: tuple[str, ...]) -> np.ndarray:
+    return tensors[parts[0]] if len(parts) == 1 else np.concatenate([tensors[p] for p in parts])
+
+
+def _joined_shape(tensors: Mapping[str, np.ndarray], parts: tuple[str, ...]) -> tuple[int, ...]:
+    shapes = [tensors[part].shape for part in parts]
+    return shapes[0] if len(parts) == 1 else (sum(s[0] for s in shapes if s), *shapes[0][1:])
 
 
 def _torch_name(name: str) -> str:
@@ -157,9 +177,9 @@ def _torch_name(name: str) -> str:
 def _torch_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if name == "classifier.0.kernel":
         return (shape[-1], shape[-2] * VGG_CELLS**2)
-    if len(shape) == 4:
-        return (shape[3], shape[2], shape[0], shape[1])
-    return tuple(reversed(shape))
+    if not name.endswith(".kernel"):
+        return shape
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
 
 
 def _from_torch(name: str, array: np.ndarray, cells: int) -> np.ndarray:
@@ -167,9 +187,9 @@ def _from_torch(name: str, array: np.ndarray, cells: int) -> np.ndarray:
     if name == "classifier.0.kernel":
         kernel = array.reshape(FC_WIDTH, -1, VGG_CELLS, VGG_CELLS).transpose(2, 3, 1, 0)
         return fold_adaptive_pool(kernel, cells)
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    return array.T
+    if not name.endswith(".kernel"):
+        return array
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
 def fold_adaptive_pool(
@@ -216,53 +236,87 @@ def classifier_from_weights(
     """
     tensors = read_weights(path)
     known = spec.architecture
+    source = f"weights {path} for {spec.arch}"
     originals = published_names(tensors, known.renames)
     clf = template(spec, _num_classes(spec, originals, tensors) or 1, image_size)
     ours = {name: leaf.shape for name, leaf in named(clf).items() if name not in ("mean", "std")}
     expected = {_torch_name(name): _torch_shape(name, shape) for name, shape in ours.items()}
-    found = {name: tensors[original].shape for name, original in originals.items()}
-    source = f"weights {path} for {spec.arch}"
+    fitted = _fitted_positions(known, originals, tensors, image_size)
+    found = _shapes_of(originals, tensors) | {name: leaf.shape for name, leaf in fitted.items()}
     if found != expected:
         _refuse_another_architecture(source, spec, set(expected), tensors)
     compare_shapes(source, expected, found)
-    wrong = [name for name in originals.values() if not np.isfinite(tensors[name]).all()]
+    wrong = [part for parts in originals.values() for part in parts]
+    wrong = [name for name in wrong if not np.isfinite(tensors[name]).all()]
     if wrong:
         raise InputError(f"{source}: not finite: {', '.join(wrong)}")
 
     cells = ours.get("classifier.0.kernel", (0,))[0]
     arrays = {
-        name: _from_torch(name, tensors[originals[_torch_name(name)]], cells) for name in ours
+        name: _from_torch(name, _joined(tensors, originals[_torch_name(name)]), cells)
+        for name in ours
+        if name not in fitted
     }
+    arrays |= fitted
     arrays["mean"] = np.asarray(known.mean if mean is None else mean, np.float32)
     arrays["std"] = np.asarray(known.std if std is None else std, np.float32)
     return replace(with_named(clf, arrays), class_names=tuple(class_names), resize_to=resize_to)
 
 
-def _num_classes(
-    spec: ModelSpec, originals: Mapping[str, str], tensors: Mapping[str, np.ndarray]
-) -> int:
+def _shapes_of(originals: Found, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: _joined_shape(tensors, parts) for name, parts in originals.items()}
+
+
+def _fitted_positions(
+    known: Architecture, originals: Found, tensors: Mapping[str, np.ndarray], image_size: int
+) -> dict[str, np.ndarray]:
+    """The position embeddings for images of this size, where the network and the file have any."""
+    if known.positions is None or POSITIONS not in originals:
+        return {}
+    embedding = _joined(tensors, originals[POSITIONS])
+    if embedding.ndim != 3:
+        return {}
+    return {POSITIONS: known.positions.fitted(embedding, image_size)}
+
+
+def _num_classes(spec: ModelSpec, originals: Found, tensors: Mapping[str, np.ndarray]) -> int:
     """The number of classes of a file's tensors, or 0 where it has no such layer."""
     *_, last = spec.architecture.head_names.values()
-    return tensors[originals[last]].size if last in originals else 0
+    return _joined(tensors, originals[last]).size if last in originals else 0
 
 
 def architectures_of(tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """The architectures whose weights these are by names and shapes; where none is, by names."""
-    by_name, by_shape = [], []
+    """The architectures whose weights these are, by names and shapes."""
+    return tuple(arch for arch in _marked(tensors) if _is(arch, tensors))
+
+
+def _marked(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """Those whose mark is among the tensors; the others' shapes need not be worked out."""
+    by_renames: dict[Renames, Found] = {}
+    marked = []
     for arch, known in NETWORKS.items():
         try:
-            originals = published_names(tensors, known.renames)
+            if known.renames not in by_renames:
+                by_renames[known.renames] = published_names(tensors, known.renames)
         except InputError:
-            continue
-        num_classes = _num_classes(ModelSpec(arch), originals, tensors)
-        if not num_classes:
-            continue
-        shapes = _shapes(arch, num_classes)
-        if set(shapes) == set(originals):
-            by_name.append(arch)
-            if all(tensors[originals[name]].shape == shape for name, shape in shapes.items()):
-                by_shape.append(arch)
-    return tuple(by_shape or by_name)
+            by_renames[known.renames] = {}
+        name, shape = known.mark
+        originals = by_renames[known.renames]
+        if name in originals and _joined_shape(tensors, originals[name]) == shape:
+            marked.append(arch)
+    return marked
+
+
+def _is(arch: str, tensors: Mapping[str, np.ndarray]) -> bool:
+    known = NETWORKS[arch]
+    originals = published_names(tensors, known.renames)
+    expected = dict(_shapes(arch, _num_classes(ModelSpec(arch), originals, tensors) or 1))
+    found = _shapes_of(originals, tensors)
+    if set(found) != set(expected):
+        return False
+    if known.positions is not None:  # of any size of images
+        del found[POSITIONS], expected[POSITIONS]
+    return found == expected
 
 
 @lru_cache

@@ -103,7 +103,9 @@ RENAMES: Renames = (
 def _convnext(blocks: Sequence[int], widths: Sequence[int]) -> Architecture:
     """Images [B, H, W, 3] to cells [B, H/32, W/32, widths[-1]]."""
 
-    def units(activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    def units(
+        activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
+    ) -> dict[str, nnx.Module]:
         layers: dict[str, nnx.Module] = {
             "features.0.0": conv(3, widths[0], 4, 4, padding=0, bias=True, rngs=rngs),
             "features.0.1": layer_norm(widths[0], rngs),
@@ -120,7 +122,8 @@ def _convnext(blocks: Sequence[int], widths: Sequence[int]) -> Architecture:
         return layers
 
     cuts = cuts_after((f"features.{2 * stage + 1}", count) for stage, count in enumerate(blocks))
-    return Architecture(units, cuts, _head, HEAD_NAMES, RENAMES)
+    mark = f"features.5.{blocks[2] - 1}.block.3.weight", (4 * widths[2], widths[2])
+    return Architecture(units, cuts, _head, HEAD_NAMES, RENAMES, mark=mark)
 
 
 CONVNEXTS = {

@@ -98,7 +98,9 @@ class InvertedResidual(nnx.Module):
         return x + y if self.shortcut else y
 
 
-def _units(activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+def _units(
+    activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
+) -> dict[str, nnx.Module]:
     units: dict[str, nnx.Module] = {
         "conv_stem": _conv(3, STEM, 3, 2, rngs=rngs),
         "bn1": _norm(STEM, rngs),
@@ -151,5 +153,6 @@ EFFICIENTNETS = {
         RENAMES,
         mean=(127 / 255, 127 / 255, 127 / 255),
         std=(128 / 255, 128 / 255, 128 / 255),
+        mark=("conv_head.weight", (LAST, 320, 1, 1)),
     )
 }

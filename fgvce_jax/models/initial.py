@@ -12,7 +12,14 @@ from jaxtyping import Array, Key
 
 from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
-from fgvce_jax.heads import CalmHead, Dense, PooledLinear, PoolNormLinear
+from fgvce_jax.heads import (
+    CalmHead,
+    ClassToken,
+    Dense,
+    PooledLinear,
+    PooledTokens,
+    PoolNormLinear,
+)
 from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.checkpoint import open_classifier
 from fgvce_jax.models.classifier import Classifier
@@ -73,9 +80,7 @@ def for_classes(
     )
 
 
-def fresh_head(
-    head: Any, num_classes: int, key: Key[Array, ""]
-) -> PooledLinear | PoolNormLinear | Dense:
+def fresh_head(head: Any, num_classes: int, key: Key[Array, ""]) -> Any:
     """`head` with its last layer drawn anew (normal, deviation 0.01) for `num_classes` classes."""
 
     def layer(inputs: int) -> tuple[Array, Array]:
@@ -83,6 +88,11 @@ def fresh_head(
 
     if isinstance(head, PooledLinear):
         return PooledLinear(*layer(len(head.kernel)))
+    if isinstance(head, PooledTokens):
+        return PooledTokens(*layer(len(head.kernel)))
+    if isinstance(head, ClassToken):
+        # The same for each token that is read: what they read differs.
+        return replace(head, outputs=tuple(layer(len(kernel)) for kernel, _ in head.outputs))
     if isinstance(head, PoolNormLinear):
         kernel, bias = layer(len(head.kernel))
         return replace(head, kernel=kernel, bias=bias)

@@ -112,7 +112,7 @@ class MaxPool(nnx.Module):
 
 
 class Chain(nnx.Module):
-    """Layers in a row.
+    """Layers in a row: images to cells, or, of a transformer, to a pair of cells and context.
 
     Attributes:
         order: The layers' names (torchvision's), first to last.
@@ -123,7 +123,7 @@ class Chain(nnx.Module):
         self.order = tuple(units)
         self.units = nnx.Dict(units)
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
+    def __call__(self, x: Any) -> Any:
         for name in self.order:
             x = self.units[name](x)
         return x

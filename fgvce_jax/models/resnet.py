@@ -114,7 +114,9 @@ def _resnet(
 ) -> Architecture:
     """Images [B, H, W, 3] to cells [B, H/32, W/32, 512 x expansion]; `options` are the block's."""
 
-    def units(activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    def units(
+        activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
+    ) -> dict[str, nnx.Module]:
         kind, widths = partial(block, **options), (64, 128, 256, 512)
         return {
             "conv1": conv(3, 64, 7, 2, rngs=rngs),
@@ -124,7 +126,12 @@ def _resnet(
             **_stages(kind, block.expansion, 64, widths, blocks, activation, rngs),
         }
 
-    return Architecture(units, _cuts(blocks), pooled_head, renames=HUGGING_FACE)
+    width, basic = 256 * options.get("widening", 1), block is BasicBlock
+    mark = (
+        f"layer3.{blocks[2] - 1}.conv1.weight",
+        (width, *((256, 3, 3) if basic else (1024, 1, 1))),
+    )
+    return Architecture(units, _cuts(blocks), pooled_head, renames=HUGGING_FACE, mark=mark)
 
 
 RESNETS = {
@@ -149,7 +156,9 @@ def small_resnet(widths: Sequence[int], blocks: Sequence[int], stem_stride: int)
         stem_stride: 1, 2, or 4 (a strided convolution and a max-pool).
     """
 
-    def units(activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    def units(
+        activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
+    ) -> dict[str, nnx.Module]:
         stem: dict[str, nnx.Module] = {
             "conv1": conv(3, widths[0], 3, min(stem_stride, 2), rngs=rngs),
             "bn1": batch_norm(widths[0], rngs=rngs),

@@ -17,15 +17,16 @@ from fgvce_jax.config import LARGEST_SIDE
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import CalmHead
 from fgvce_jax.models.architecture import IMAGENET_MEAN, IMAGENET_STD, Architecture
-from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.classifier import Backbone, Classifier
 from fgvce_jax.models.convnext import CONVNEXTS
 from fgvce_jax.models.efficientnet import EFFICIENTNETS
 from fgvce_jax.models.layers import Chain
 from fgvce_jax.models.resnet import RESNETS, small_resnet
+from fgvce_jax.models.swin import SWINS
 from fgvce_jax.models.vgg import VGGS
+from fgvce_jax.models.vit import VITS
 
-NETWORKS = RESNETS | VGGS | EFFICIENTNETS | CONVNEXTS
+NETWORKS = RESNETS | VGGS | EFFICIENTNETS | CONVNEXTS | VITS | SWINS
 ARCHITECTURES = ("small_resnet", *NETWORKS)
 _MOST_STAGES, _WIDEST, _MOST_BLOCKS = 8, 65_536, 200
 
@@ -36,15 +37,18 @@ class ModelSpec:
 
     Attributes:
         arch: One of `ARCHITECTURES`.
-        cut: Where features end and the head begins. None is after the last stage (a pooled head)
-            or a VGG's last max-pool (a dense head). Earlier, the head is the rest of the network:
-            after the block or stage of that name, as "layer4.0" or "layer3" of a ResNet; "conv"
-            before a VGG's last max-pool ("pool" is the same as None). `cuts` lists them.
+        cut: Where features end and the head begins. None is after the last stage (a pooled head),
+            a VGG's last max-pool (a dense head) or a transformer's final norm, or before the last
+            block of a transformer whose class token is read. Earlier, the head is the rest of the
+            network: after the block or stage of that name, as "layer4.0" or "layer3" of a ResNet,
+            "blocks.9" of a ViT; "conv" before a VGG's last max-pool ("pool" is the same as None).
+            `cuts` lists them.
         widths: Channels of each stage of small_resnet.
         blocks: Basic blocks of each stage of small_resnet.
         stem_stride: Stride before the first stage of small_resnet: 1, 2 or 4. Each later stage
             doubles it, so the defaults turn 112 pixels into 7 cells.
         head: "own", the architecture's, or "calm" (`fgvce_jax.heads.CalmHead`) in its place.
+        epsilon: Added to the variance in a transformer's norms; None leaves the architecture's.
 
     Raises:
         InputError: An unknown architecture or cut, or stages that cannot be built.
@@ -56,6 +60,7 @@ class ModelSpec:
     blocks: tuple[int, ...] = (1, 1, 1)
     stem_stride: int = 4
     head: str = "own"
+    epsilon: float | None = None
 
     def __post_init__(self):
         if self.arch not in ARCHITECTURES:
@@ -70,6 +75,11 @@ class ModelSpec:
             raise InputError(f"stem_stride {self.stem_stride}: expected 1, 2 or 4")
         if self.head not in ("own", "calm"):
             raise InputError(f"head {self.head!r}: expected own or calm")
+        known = NETWORKS.get(self.arch)
+        if self.head == "calm" and known is not None and known.positions is not None:
+            raise InputError(f"head 'calm': {self.arch} has none, expected a convolutional network")
+        if self.epsilon is not None:
+            _check_epsilon(self.epsilon, self.arch, known)
         if self.cut is not None and self.cut not in self.cuts:
             raise InputError(
                 f"cut {self.cut!r}: expected one of {', '.join(self.cuts)} for {self.arch}"
@@ -80,7 +90,10 @@ class ModelSpec:
         """The network's description."""
         if self.arch == "small_resnet":
             return small_resnet(self.widths, self.blocks, self.stem_stride)
-        return NETWORKS[self.arch]
+        known = NETWORKS[self.arch]
+        if self.epsilon is not None and known.with_epsilon is not None:
+            return known.with_epsilon(self.epsilon)
+        return known
 
     @property
     def cuts(self) -> tuple[str, ...]:
@@ -92,6 +105,7 @@ class ModelSpec:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if value is not None or name == "cut"
         }
 
     @classmethod
@@ -109,6 +123,13 @@ class ModelSpec:
         after = self.architecture.cuts[self.cut]
         last = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{after}.")][-1]
         return last + 1
+
+
+def _check_epsilon(epsilon: Any, arch: str, known: Architecture | None) -> None:
+    if known is None or known.with_epsilon is None:
+        raise InputError(f"epsilon {epsilon!r}: expected none for {arch}")
+    if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+        raise InputError(f"epsilon {epsilon!r}: expected a number between 0 and 1")
 
 
 def _check_stages(widths: Any, blocks: Any) -> None:
@@ -180,19 +201,24 @@ def _initialise(
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
     fast = jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")
     rngs = nnx.Rngs(params=fast)
-    units = spec.architecture.units(activation, rngs)
+    known = spec.architecture
+    if image_size % known.multiple:
+        raise InputError(
+            f"image_size {image_size}: expected a multiple of {known.multiple} for {spec.arch}"
+        )
+    units = known.units(activation, rngs, image_size)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    cells = jax.eval_shape(Chain(units), images).shape[1:]
+    cells = jax.tree.leaves(jax.eval_shape(Chain(units), images))[0].shape[1:]
     if 0 in cells:
         raise InputError(f"image_size {image_size}: too small for {spec.arch}")
     if spec.head == "calm":
         head = CalmHead.create(rngs.params(), cells[-1], num_classes)
     else:
-        head = spec.architecture.head(cells, num_classes, activation, rngs)
+        head = known.head(cells, num_classes, activation, rngs)
     names = tuple(units)
     first = spec.first_of_head(names)
     if first < len(names):
-        head = ChainHead.from_chain(Chain({name: units[name] for name in names[first:]}), head)
+        head = known.rest(Chain({name: units[name] for name in names[first:]}), head)
     features = Chain({name: units[name] for name in names[:first]})
     return Backbone.from_module(features, IMAGENET_MEAN, IMAGENET_STD), head
 

@@ -25,7 +25,9 @@ HEAD_NAMES = {
 def _vgg(convolutions: Sequence[int], normed: bool) -> Architecture:
     """Images [B, H, W, 3] to cells [B, H/32, W/32, 512], or before the last pool twice as fine."""
 
-    def units(activation: Callable[[Any], Any], rngs: nnx.Rngs) -> dict[str, nnx.Module]:
+    def units(
+        activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
+    ) -> dict[str, nnx.Module]:
         layers: list[nnx.Module] = []
         channels = 3
         for width, count in zip(WIDTHS, convolutions, strict=True):
@@ -40,7 +42,8 @@ def _vgg(convolutions: Sequence[int], normed: bool) -> Architecture:
 
     last = (3 if normed else 2) * sum(convolutions) + len(WIDTHS) - 1
     cuts = {"conv": f"features.{last - 1}", "pool": f"features.{last}"}
-    return Architecture(units, cuts, dense_head, HEAD_NAMES)
+    mark = f"features.{last - (3 if normed else 2)}.weight", (512, 512, 3, 3)
+    return Architecture(units, cuts, dense_head, HEAD_NAMES, mark=mark)
 
 
 VGGS = {

@@ -22,7 +22,12 @@ from fgvce_jax.models import (
     recut,
     save_classifier,
 )
-from fgvce_jax.models.convert import classifier_from_weights, fold_adaptive_pool, published_names
+from fgvce_jax.models.convert import (
+    _shapes,
+    classifier_from_weights,
+    fold_adaptive_pool,
+    published_names,
+)
 from fgvce_jax.models.resnet import HUGGING_FACE
 from fgvce_jax.models.spec import template
 
@@ -124,22 +129,19 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, weights):
         load(tmp_path / "w.safetensors")
 
 
-def torch_names(arch):
-    kinds = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    for name in named(template(ModelSpec(arch), 1, 224)):
-        layer, _, kind = name.rpartition(".")
-        if layer:
-            yield f"{layer}.{kinds.get(kind, kind)}"
+def torch_state(arch):
+    """A state dict of zeros."""
+    return {name: np.zeros(shape, np.float32) for name, shape in _shapes(arch, 3).items()}
 
 
 def test_another_architecture_is_recognised(tmp_path):
-    save_file({name: np.zeros(1) for name in torch_names("vgg16_bn")}, tmp_path / "v.safetensors")
-    for arch in ("resnet50", "vgg16"):
-        with pytest.raises(InputError, match="another architecture, vgg16_bn"):
-            load_classifier(arch, tmp_path / "v.safetensors")
-    save_file({"blocks.0.attn.qkv.weight": np.zeros(1)}, tmp_path / "vit.safetensors")
-    with pytest.raises(InputError, match=r"another architecture.*blocks\.0\.attn"):
-        load_classifier("resnet50", tmp_path / "vit.safetensors")
+    save_file(torch_state("resnet18"), tmp_path / "r.safetensors")
+    for arch in ("resnet50", "vgg16", "vit_s_16"):
+        with pytest.raises(InputError, match="another architecture, resnet18"):
+            load_classifier(arch, tmp_path / "r.safetensors")
+    save_file({"encoder.0.weight": np.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"another architecture.*encoder\.0\.weight"):
+        load_classifier("resnet50", tmp_path / "other.safetensors")
 
 
 def test_hugging_face_names_of_a_bottleneck():
@@ -150,12 +152,12 @@ def test_hugging_face_names_of_a_bottleneck():
         "classifier.1.bias",
     ]
     assert published_names(names, HUGGING_FACE) == {
-        "layer4.0.bn3.running_var": names[0],
-        "layer1.0.downsample.0.weight": names[1],
-        "fc.bias": names[3],
+        "layer4.0.bn3.running_var": (names[0],),
+        "layer1.0.downsample.0.weight": (names[1],),
+        "fc.bias": (names[3],),
     }
     assert published_names(["vgg.classifier.1.bias"]) == {
-        "classifier.1.bias": "vgg.classifier.1.bias"
+        "classifier.1.bias": ("vgg.classifier.1.bias",)
     }
 
 
