@@ -219,7 +219,7 @@ COMMANDS: tuple[Command, ...] = (
         "port",
         "Turn PyTorch or Hugging Face weights into a checkpoint that describes itself.",
         _port,
-        lambda given, clf: f"{given.out}: {given.arch}, {clf.num_classes} classes",
+        lambda given, clf: f"{given.out}: {clf.spec.arch}, {clf.num_classes} classes",
         positional=["weights"],
         spelled={  # three numbers each: red, green and blue
             name: {"option": f"--{name}", "type": float, "nargs": 3} for name in ("mean", "std")

@@ -48,6 +48,10 @@ class Architecture:
         rest: From the layers behind an early cut, as a `Chain`, and the head to one head.
         multiple: The side of an image is a multiple of it.
         positions: Of the embeddings called `fgvce_jax.models.positions.NAME`, if there are any.
+        heads: Attention heads: a number, or one for each stage.
+        evaluated: The side of the images that published weights are evaluated on, and of what they
+            are cut out of, in pixels (None: of the whole image).
+        design: The numbers of a vision transformer whose blocks let all tokens see each other.
         with_epsilon: The same network with another constant in its norms, where that varies.
     """
 
@@ -62,6 +66,9 @@ class Architecture:
     rest: Callable[[Any, Any], Any] = ChainHead.from_chain
     multiple: int = 1
     positions: Positions | None = None
+    heads: int | tuple[int, ...] | None = None
+    evaluated: tuple[int, int | None] = (224, 256)
+    design: Any = None
     with_epsilon: Callable[[float], Architecture] | None = None
 
 

@@ -58,7 +58,7 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
 
     description = describe(clf)
     folder = Path(os.path.abspath(Path(folder).expanduser()))
-    if not _is_checkpoint(folder) and not _is_new(folder):
+    if not is_checkpoint(folder) and not is_new(folder):
         raise InputError(f"folder {folder}: holds other files, expected a new or empty folder")
     weights = {name: np.asarray(array, np.float32) for name, array in named(clf).items()}
     staging = folder.with_name(f".{folder.name}.partial")
@@ -81,11 +81,13 @@ def save_classifier(clf: Classifier, folder: str | Path) -> None:
         shutil.rmtree(staging)
 
 
-def _is_checkpoint(folder: Path) -> bool:
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint."""
     return (folder / DESCRIPTION).is_file()
 
 
-def _is_new(folder: Path) -> bool:
+def is_new(folder: Path) -> bool:
+    """Whether a checkpoint may be written there: nothing is lost."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
@@ -250,62 +252,8 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def port(
-    weights: str | Path,
-    arch: str,
-    out: str | Path,
-    *,
-    cut: str | None = None,
-    image_size: int = 224,
-    resize_to: int | None = None,
-    mean: Sequence[float] | np.ndarray | None = None,
-    std: Sequence[float] | np.ndarray | None = None,
-    class_names: str | Path | None = None,
-) -> Classifier:
-    """Turn a weights file into a checkpoint folder (`fgvce port`).
-
-    Args:
-        weights: A .safetensors, .pth, .pt, .ckpt or .bin file, with names as torchvision's, timm's
-            or Hugging Face's; all but the first need torch.
-        arch: The architecture, as resnet50; a wrong name lists them all.
-        out: Folder of the checkpoint. The same checkpoint there already is simply left.
-        cut: Where features end and the head begins, as in `fgvce explain --help`.
-        image_size: Height and width of the images in pixels.
-        resize_to: Pixels to which an image's short side is resized before its centre is cut out;
-            by default the whole image is resized to a square.
-        mean: Means of red, green and blue that images were normalised with, in units of [0, 1];
-            by default those of the architecture's published weights.
-        std: Standard deviations; likewise.
-        class_names: A text file with a name a line, or "imagenet" for ImageNet's 1000.
-
-    Returns:
-        The classifier that was written.
-
-    Raises:
-        InputError: Weights or names that cannot be used, or a folder that holds something else.
-    """
-    clf = load_classifier(
-        arch,
-        weights,
-        cut=cut,
-        image_size=image_size,
-        resize_to=resize_to,
-        mean=mean,
-        std=std,
-        class_names=read_class_names(class_names) if class_names is not None else None,
-    )
-    folder = Path(out).expanduser()
-    if _is_new(folder):
-        save_classifier(clf, folder)
-    elif not (_is_checkpoint(folder) and _holds(folder, clf)):
-        raise InputError(
-            f"folder {folder}: holds something else than these weights ported with these "
-            "options, expected a new folder"
-        )
-    return clf
-
-
-def _holds(folder: Path, clf: Classifier) -> bool:
+def holds(folder: Path, clf: Classifier) -> bool:
+    """Whether a checkpoint folder is the one that `save_classifier` would write."""
     description, weights = _read(folder)
     ours = named(clf)
     return (

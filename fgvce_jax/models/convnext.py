@@ -100,8 +100,11 @@ RENAMES: Renames = (
 )
 
 
-def _convnext(blocks: Sequence[int], widths: Sequence[int]) -> Architecture:
-    """Images [B, H, W, 3] to cells [B, H/32, W/32, widths[-1]]."""
+def _convnext(blocks: Sequence[int], widths: Sequence[int], resize_to: int) -> Architecture:
+    """Images [B, H, W, 3] to cells [B, H/32, W/32, widths[-1]].
+
+    `resize_to` is the side out of which torchvision cuts the images that it evaluates on.
+    """
 
     def units(
         activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
@@ -123,11 +126,13 @@ def _convnext(blocks: Sequence[int], widths: Sequence[int]) -> Architecture:
 
     cuts = cuts_after((f"features.{2 * stage + 1}", count) for stage, count in enumerate(blocks))
     mark = f"features.5.{blocks[2] - 1}.block.3.weight", (4 * widths[2], widths[2])
-    return Architecture(units, cuts, _head, HEAD_NAMES, RENAMES, mark=mark)
+    return Architecture(
+        units, cuts, _head, HEAD_NAMES, RENAMES, mark=mark, evaluated=(224, resize_to)
+    )
 
 
 CONVNEXTS = {
-    "convnext_tiny": _convnext((3, 3, 9, 3), (96, 192, 384, 768)),
-    "convnext_small": _convnext((3, 3, 27, 3), (96, 192, 384, 768)),
-    "convnext_base": _convnext((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "convnext_tiny": _convnext((3, 3, 9, 3), (96, 192, 384, 768), 236),
+    "convnext_small": _convnext((3, 3, 27, 3), (96, 192, 384, 768), 230),
+    "convnext_base": _convnext((3, 3, 27, 3), (128, 256, 512, 1024), 232),
 }

@@ -7,7 +7,7 @@ it (`layer4.0.bn1.scale`, `classifier.0.kernel`), and `mean` and `std`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from jaxtyping import Array
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.spec import ModelSpec, require_spec, template
+
+MOST_NAMED = 5  # tensors of each kind in an error
 
 
 def _name(path: Any, spec: ModelSpec) -> str:
@@ -71,7 +73,7 @@ def compare_shapes(
     """Compare shapes by name.
 
     Raises:
-        InputError: They differ; one line that names every difference.
+        InputError: They differ; one line that names the first differences of each kind.
     """
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
@@ -81,7 +83,7 @@ def compare_shapes(
         if name in found and tuple(found[name]) != tuple(shape)
     ]
     problems = [
-        f"{what}: {separator.join(which)}"
+        f"{what}: {first_of(which, separator)}"
         for what, separator, which in (
             ("missing", ", ", missing),
             ("unexpected", ", ", unexpected),
@@ -91,6 +93,12 @@ def compare_shapes(
     ]
     if problems:
         raise InputError(f"{source}: {' | '.join(problems)}")
+
+
+def first_of(which: Sequence[str], separator: str = ", ") -> str:
+    """The first few of many, and how many more there are."""
+    more = len(which) - MOST_NAMED
+    return separator.join(which[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def recut(clf: Classifier, cut: str | None) -> Classifier:

@@ -25,11 +25,14 @@ class Positions:
         patch: Side of a patch in pixels.
         special: Tokens before the patches that have an embedding.
         antialias: Whether they are smoothed when there are fewer patches than they were made for.
+        interpolated: Whether published weights are evaluated at another size than they were made
+            for (DINOv2).
     """
 
     patch: int
     special: int
     antialias: bool = False
+    interpolated: bool = False
 
     def side(self, tokens: int) -> int:
         """Patches along a side of the square that so many tokens form; InputError if none."""

@@ -168,4 +168,6 @@ def small_resnet(widths: Sequence[int], blocks: Sequence[int], stem_stride: int)
             stem["maxpool"] = MaxPool(3, padding=1)
         return stem | _stages(BasicBlock, 1, widths[0], widths, blocks, activation, rngs)
 
-    return Architecture(units, _cuts(blocks), pooled_head, renames=HUGGING_FACE)
+    return Architecture(
+        units, _cuts(blocks), pooled_head, renames=HUGGING_FACE, evaluated=(112, None)
+    )

@@ -138,7 +138,7 @@ class Merging(TokenUnit):
 
     def masked(
         self, x: Float[Array, "B H W C"], log_mask: LogMask
-    ) -> tuple[Float[Array, "B h w D"], LogMask]:
+    ) -> tuple[Float[Array, "B h w D"], Float[Array, "B h w"] | None]:
         x = _padded(x, 2)
         corners = [x[:, i::2, j::2] for j in range(2) for i in range(2)]
         x = self.reduction(self.norm(jnp.concatenate(corners, -1)))
@@ -214,7 +214,7 @@ def swin(width: int, blocks: Sequence[int], heads: Sequence[int], window: int) -
                 layers[f"features.{2 * stage + 1}.{index}"] = Block(
                     channels, number, window, shift, rngs
                 )
-        return layers | {"norm": FinalNorm(channels, EPSILON, rngs)}
+        return layers | {"norm": FinalNorm(channels, EPSILON)}
 
     cuts = cuts_after((f"features.{2 * stage + 1}", count) for stage, count in enumerate(blocks))
     last = width * 2 ** (len(blocks) - 1)
@@ -227,6 +227,8 @@ def swin(width: int, blocks: Sequence[int], heads: Sequence[int], window: int) -
         mark=(f"features.{2 * len(blocks) - 1}.0.mlp.0.weight", (4 * last, last)),
         rest=LaterUnits.from_chain,
         multiple=4,
+        heads=tuple(heads),
+        evaluated=(224, 232),
     )
 
 

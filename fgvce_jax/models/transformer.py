@@ -109,9 +109,10 @@ class TokenUnit(nnx.Module):
 class FinalNorm(TokenUnit):
     """The norm behind the last block of a network that is pooled; it ends a mask by scaling."""
 
-    def __init__(self, channels: int, epsilon: float, rngs: nnx.Rngs):
-        norm = layer_norm(channels, epsilon, rngs)
-        self.scale, self.bias, self.epsilon = norm.scale, norm.bias, epsilon
+    def __init__(self, channels: int, epsilon: float):
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.epsilon = epsilon
 
     def masked(self, x: Any, log_mask: LogMask) -> tuple[Any, LogMask]:
         x = jax.tree.map(self.compared, x)
@@ -147,12 +148,13 @@ class LaterUnits(Head):
         graphdef, params = nnx.split(chain)
         return cls(params, head, graphdef)
 
-    def module(self) -> Chain:
-        """The remaining layers again, holding these weights."""
-        return nnx.merge(self.graphdef, self.params)
+    def units(self) -> list[Any]:
+        """The remaining layers again, holding these weights, first to last."""
+        chain = nnx.merge(self.graphdef, self.params)
+        return [chain.units[name] for name in chain.order]
 
     def __call__(self, cells, context=None, log_mask=None):
-        chain, batch = self.module(), cells.shape[:-3]
+        units, batch = self.units(), cells.shape[:-3]
         if log_mask is not None:
             batch = jnp.broadcast_shapes(batch, log_mask.shape[:-2])
 
@@ -162,8 +164,8 @@ class LaterUnits(Head):
 
         x = flat(cells, 3) if context is None else (flat(cells, 3), flat(context, 2))
         mask = None if log_mask is None else flat(log_mask, 2)
-        for name in chain.order:
-            x, mask = chain.units[name].masked(x, mask)
+        for unit in units:
+            x, mask = unit.masked(x, mask)
         rest = (*(x if isinstance(x, tuple) else (x,)), *(() if mask is None else (mask,)))
         logits = self.head(*rest)
         return logits.reshape(*batch, logits.shape[-1])
@@ -172,8 +174,7 @@ class LaterUnits(Head):
         return None
 
     def compared(self, cells):
-        chain = self.module()
-        return chain.units[chain.order[0]].compared(cells)
+        return self.units()[0].compared(cells)
 
     def bind(self, context, cells, prepared=None) -> SearchHead:
         return BoundTokens(self, context, jax.tree_util.Partial(LaterUnits.compared, self))

@@ -255,7 +255,7 @@ def vit(design: Design) -> Architecture:
         layers: dict[str, nnx.Module] = {"patch_embed": PatchEmbed(design, image_size, rngs)}
         layers |= {f"blocks.{i}": Block(design, rngs) for i in range(inner)}
         if not design.read:
-            layers["norm"] = FinalNorm(design.width, design.epsilon, rngs)
+            layers["norm"] = FinalNorm(design.width, design.epsilon)
         return layers
 
     cuts = {name: name for name in (*(f"blocks.{i}" for i in range(inner)), "norm")}
@@ -274,7 +274,9 @@ def vit(design: Design) -> Architecture:
         mark=("patch_embed.proj.weight", (design.width, 3, design.patch, design.patch)),
         rest=LaterUnits.from_chain,
         multiple=design.patch,
-        positions=Positions(design.patch, 1 + design.distilled, design.antialias),
+        positions=Positions(design.patch, 1 + design.distilled, design.antialias, not design.read),
+        heads=design.heads,
+        design=design,
         with_epsilon=lambda epsilon: vit(replace(design, epsilon=epsilon)),
     )
 

@@ -1,25 +1,15 @@
 """`fgvce explain` on transformers, from a checkpoint and from weights of Hugging Face's names."""
 
-import jax
 import numpy as np
 import pytest
-from networks import filled
 from PIL import Image
-from tiny_transformers import tiny_transformers
+from tiny_transformers import balanced, network, tiny_transformers
 
 from fgvce_jax.cli import main
-from fgvce_jax.models import ModelSpec, build, load_classifier, named, save_classifier
-from fgvce_jax.models.named import with_named
+from fgvce_jax.models import load_classifier, save_classifier
 from fgvce_jax.results import read_run
 
 NAMES = ("auk", "bee", "cat")
-
-
-def network(arch, size):
-    clf = build(ModelSpec(arch), 3, size, jax.random.key(0), class_names=NAMES)
-    clf = filled(clf, np.random.default_rng(0))
-    weights = named(clf)
-    return with_named(clf, weights | {"head.kernel": 8 * weights["head.kernel"]})
 
 
 @pytest.fixture
@@ -27,11 +17,12 @@ def case(request, monkeypatch, tmp_path):
     """A checkpoint, and images in the folders of their predicted class, of three the next one."""
     tiny_transformers(monkeypatch)
     arch, size = request.param
-    clf = network(arch, size)
+    clf = network(arch, size, 3, class_names=NAMES)
     rng = np.random.default_rng(1)
     coarse = rng.uniform(size=(60, 3, 3, 3))
     images = np.stack([np.kron(c, np.ones((size // 2, size // 2, 1))) for c in coarse])
     images = (255 * images[:, :size, :size]).astype(np.uint8)
+    clf = balanced(clf, np.float32(images) / 255)
     predicted = np.asarray(clf(np.float32(images) / 255).argmax(-1))
     assert len(set(predicted.tolist())) > 1
     classes = np.unique(predicted)

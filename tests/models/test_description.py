@@ -12,7 +12,7 @@ import pytest
 from fgvce_jax.errors import InputError
 from fgvce_jax.models import Classifier, ModelSpec, build, load_classifier, save_classifier
 from fgvce_jax.models import checkpoint as checkpoint_module
-from fgvce_jax.models.convert import read_weights
+from fgvce_jax.models.weights_file import read_weights
 
 SPEC = ModelSpec(widths=(4, 6), blocks=(1, 1))
 

@@ -22,14 +22,10 @@ from fgvce_jax.models import (
     recut,
     save_classifier,
 )
-from fgvce_jax.models.convert import (
-    _shapes,
-    classifier_from_weights,
-    fold_adaptive_pool,
-    published_names,
-)
+from fgvce_jax.models.convert import classifier_from_weights, fold_adaptive_pool
 from fgvce_jax.models.resnet import HUGGING_FACE
 from fgvce_jax.models.spec import template
+from fgvce_jax.models.tensor_names import expected_shapes, published_names
 
 SPEC = ModelSpec(widths=reference.WIDTHS, blocks=reference.BLOCKS)
 
@@ -131,16 +127,17 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, weights):
 
 def torch_state(arch):
     """A state dict of zeros."""
-    return {name: np.zeros(shape, np.float32) for name, shape in _shapes(arch, 3).items()}
+    return {name: np.zeros(shape, np.float32) for name, shape in expected_shapes(arch, 3).items()}
 
 
 def test_another_architecture_is_recognised(tmp_path):
     save_file(torch_state("resnet18"), tmp_path / "r.safetensors")
-    for arch in ("resnet50", "vgg16", "vit_s_16"):
-        with pytest.raises(InputError, match="another architecture, resnet18"):
+    for arch, name in (("resnet50", "ResNet-50"), ("vgg16", "VGG-16"), ("vit_s_16", "ViT-S/16")):
+        message = rf"look like a ResNet-18's \(--arch resnet18\); expected a {name}'s$"
+        with pytest.raises(InputError, match=message):
             load_classifier(arch, tmp_path / "r.safetensors")
     save_file({"encoder.0.weight": np.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match=r"another architecture.*encoder\.0\.weight"):
+    with pytest.raises(InputError, match=r"encoder\.0\.weight, ... are another network's;"):
         load_classifier("resnet50", tmp_path / "other.safetensors")
 
 
@@ -358,7 +355,7 @@ def test_port(tmp_path):
     (tmp_path / "names.txt").write_text("1 001.Albatross\n2 002.Auk\n3 003.Bunting\n")
     options = {"cut": "layer2", "image_size": 32, "class_names": tmp_path / "names.txt"}
     options |= {"resize_to": 40, "mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
-    port(tmp_path / "w.safetensors", "small_resnet", tmp_path / "out" / "small", **options)
+    port(tmp_path / "w.safetensors", tmp_path / "out" / "small", "small_resnet", **options)
     again = load_classifier(tmp_path / "out" / "small")
     assert again.class_names == ("001.Albatross", "002.Auk", "003.Bunting")
     assert again.resize_to == 40
@@ -368,12 +365,12 @@ def test_port(tmp_path):
     np.testing.assert_array_equal(cells, np.full((1, 4, 4, 96), 2))
     np.testing.assert_allclose(again.head(cells)[0], 2 * 192 * np.array([1, 2, 3]) + 1, rtol=1e-6)
 
-    port(tmp_path / "w.safetensors", "small_resnet", tmp_path / "out" / "small", **options)
+    port(tmp_path / "w.safetensors", tmp_path / "out" / "small", "small_resnet", **options)
     with pytest.raises(InputError, match="out/small"):
-        port(tmp_path / "w.safetensors", "small_resnet", tmp_path / "out" / "small", image_size=32)
+        port(tmp_path / "w.safetensors", tmp_path / "out" / "small", "small_resnet", image_size=32)
     (tmp_path / "names.txt").write_text("a\nb\n")
     with pytest.raises(InputError, match="expected 3 names, got 2"):
-        port(tmp_path / "w.safetensors", "small_resnet", tmp_path / "out" / "other", **options)
+        port(tmp_path / "w.safetensors", tmp_path / "out" / "other", "small_resnet", **options)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["small"]
 
 

@@ -11,8 +11,9 @@ from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from fgvce_jax.errors import InputError
-from fgvce_jax.models import load_classifier, named
-from fgvce_jax.models.convert import read_weights
+from fgvce_jax.models import load_classifier, named, port
+from fgvce_jax.models.recognise import recognised
+from fgvce_jax.models.weights_file import read_weights
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1)
@@ -265,11 +266,17 @@ class Surprise:
 def test_nothing_is_unpickled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {"fc.bias": torch.zeros(3)}, "extra": Surprise()}, "w.pth")
-    with pytest.raises(InputError, match=r"w\.pth: holds Python objects"):
+    with pytest.raises(InputError, match=r"w\.pth: holds a pickled .*open, which is not unpickled"):
         load_classifier("resnet50", weights="w.pth")
-    torch.save(nn.Linear(2, 3), "module.pth")
-    with pytest.raises(InputError, match=r"module\.pth: holds Python objects"):
-        load_classifier("resnet50", weights="module.pth")
+    module = nn.Sequential(nn.Linear(2, 3))
+    torch.save(module, "module.pth")
+    torch.save(module, "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("module", "old"):
+        with pytest.raises(InputError, match=r"pickled torch\.nn.*model\.state_dict\(\)"):
+            port(f"{name}.pth", "out")
+    torch.jit.save(torch.jit.script(module), "script.pt")
+    with pytest.raises(InputError, match=r"TorchScript.*torch\.jit\.load\('script\.pt'\)"):
+        port("script.pt", "out")
     assert not (tmp_path / "surprise.txt").exists()
 
 
@@ -286,24 +293,30 @@ def test_files_that_torch_cannot_read(tmp_path, resnet):
             load_classifier("resnet50", weights=tmp_path / f"{name}.pth")
 
 
-def test_other_architectures_are_recognised(tmp_path, resnet_file):
-    with pytest.raises(InputError, match="another architecture, resnet50"):
-        load_classifier("vgg16", weights=resnet_file)
+def shapes_alone(network):
+    """Its tensors by name, without the memory."""
+    return {k: np.broadcast_to(np.float32(0), v.shape) for k, v in network.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("arch", "make"),
+    [
+        ("resnet18", lambda: torch_resnet(3, BasicBlock, (2, 2, 2, 2))),
+        ("resnet152", lambda: torch_resnet(3, Bottleneck, (3, 8, 36, 3))),
+        ("resnext50_32x4d", lambda: torch_resnet(3, per_group=4, groups=32)),
+        ("vgg19", lambda: vgg((2, 2, 4, 4, 4), False, 6)),
+        ("vgg16_bn", lambda: vgg((2, 2, 3, 3, 3), True, 6)),
+    ],
+)
+def test_a_state_dict_is_recognised(arch, make):
     with torch.device("meta"):
-        network = vgg((2, 2, 4, 4, 4), False, 6)
-    state = {key: torch.zeros(1) for key in network.state_dict()}
-    save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match="another architecture, vgg19"):
-        load_classifier("vgg16", weights=tmp_path / "w.safetensors")
+        network = make()
+    assert recognised(shapes_alone(network), "weights") == arch
 
 
-def test_networks_of_the_same_names_are_told_apart_by_shape(tmp_path, resnet_file):
-    for arch in ("wide_resnet50_2", "resnext50_32x4d"):
-        with pytest.raises(InputError, match="another architecture, resnet50"):
+def test_another_architecture_is_named_by_names_and_shapes(tmp_path, resnet_file):
+    message = r"these look like a ResNet-50's \(--arch resnet50\); expected a "
+    for arch in ("vgg16", "wide_resnet50_2", "resnext50_32x4d"):
+        with pytest.raises(InputError, match=message):
             load_classifier(arch, weights=resnet_file)
-    with torch.device("meta"):
-        network = torch_resnet(3, BasicBlock, (2, 2, 2, 2))
-    state = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
-    save_file(state, tmp_path / "w.safetensors")
-    with pytest.raises(InputError, match="another architecture, resnet18"):
-        load_classifier("resnet34", weights=tmp_path / "w.safetensors")
+    assert port(resnet_file, tmp_path / "c").spec.arch == "resnet50"
