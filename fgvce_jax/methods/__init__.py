@@ -127,6 +127,8 @@ _RECORDS = (
     Method("layercam", "cams", "LayerCAM", "Jiang et al., TIP 2021"),
     Method("finercam", "finercam", "Finer-CAM", "Zhang et al., CVPR 2025"),
     Method("fgcam", "fgcam", "FG-CAM", "Qiu et al., 2023"),
+    Method("legrad", "legrad", "LeGrad", "Bousselham et al., ICCV 2025"),
+    Method("rollout", "rollout", "Rollout", "Abnar & Zuidema, ACL 2020"),
     Method("calm", "calm", "CALM", "Kim et al., ICCV 2021"),
     Method(
         "contributions",
