@@ -150,7 +150,7 @@ def test_a_function_makes_a_parser():
         (["--quiet"], "expected a command; `fgvce --help` lists them"),
         (["explian"], f"command 'explian': expected one of {', '.join(COMMANDS)}"),
         (["explain", "--searc.sigma", "0"], "unrecognized arguments: --searc.sigma 0"),
-        (["port", "x.pth"], "the following arguments are required: arch, out"),
+        (["port", "x.pth"], "the following arguments are required: out"),
         (["port", "x", "--arch", "vgg16", "--out", "o", "--mean", "1", "2"], "expected 3 argument"),
         (["evaluate", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),

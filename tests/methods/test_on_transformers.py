@@ -31,29 +31,48 @@ def test_every_method_is_here():
     assert set(CELLS + PIXELS + ATTENTION) == set(METHODS) - {"gbp", "fgcam", "calm"}
 
 
-@pytest.mark.parametrize(
-    ("arch", "size", "n"), [("vit_s_16", 32, 4), ("swin_t", 64, 4), ("dinov2_s_14_reg", 32, 4)]
-)
-def test_each_gives_a_map(arch, size, n):
-    clf = network(arch, size)
+def shown(arch, size):
+    """A network, images, and the classes that it finds most and second most probable in each."""
     images = np.random.default_rng(0).uniform(size=(20, size, size, 3)).astype(np.float32)
-    clf = balanced(clf, images)
-    logits = jax.jit(lambda clf, x: clf(x))(clf, images)
-    order = np.argsort(-np.asarray(logits), -1).astype(np.int32)
+    clf = balanced(network(arch, size), images)
+    order = np.argsort(-np.asarray(jax.jit(lambda clf, x: clf(x))(clf, images)), -1)
+    return clf, images, *order.astype(np.int32).T[:2]
+
+
+def check(name, maps, side):
+    maps = np.asarray(maps)
+    assert maps.shape == (2, side, side), name
+    assert np.isfinite(maps).all(), name
+    assert np.abs(maps).max() > 0, name
+
+
+@pytest.mark.parametrize(("arch", "size"), [("vit_s_16", 32), ("swin_t", 64)])
+def test_each_method_of_images_alone_gives_a_map(arch, size):
+    """In one program, which is compiled faster than many."""
+    clf, images, classes, contrast = shown(arch, size)
+    names = [name for name in CELLS + PIXELS if not METHODS[name].needs - {"contrast"}]
+
+    @jax.jit
+    def together(*arguments):
+        return [METHODS[name](*arguments, **OPTIONS.get(name, {})) for name in names]
+
+    for name, maps in zip(names, together(clf, images[:2], classes[:2], contrast[:2]), strict=True):
+        check(name, maps, size if name in PIXELS else 4)
+
+
+def test_each_method_of_a_bank_gives_a_map():
+    clf, images, classes, contrast = shown("vit_s_16", 32)
     best, every = (
-        fg.build_bank(clf, images, order[:, 0], fg.BankConfig(per_class=2, top_m=m))
-        for m in (3, None)
+        fg.build_bank(clf, images, classes, fg.BankConfig(per_class=2, top_m=top_m))
+        for top_m in (3, None)
     )
-    with_bank = [k for k in range(20) if order[k, 1] in set(order[:, 0].tolist())][:2]
-    assert len(with_bank) == 2
-    shown = images[with_bank], order[with_bank, 0], order[with_bank, 1]
-    names = CELLS + PIXELS + (ATTENTION if arch != "swin_t" else [])
-    for name in names:
-        bank = every if "all_cells" in METHODS[name].needs else best
-        maps = np.asarray(METHODS[name](clf, *shown, bank=bank, **OPTIONS.get(name, {})))
-        assert maps.shape == (2, *(2 * [size] if name in PIXELS else 2 * [n])), name
-        assert np.isfinite(maps).all(), name
-        assert np.abs(maps).max() > 0, name
+    served = [k for k in range(20) if contrast[k] in classes][:2]
+    assert len(served) == 2
+    for name in CELLS:
+        if METHODS[name].needs - {"contrast"}:
+            bank = every if "all_cells" in METHODS[name].needs else best
+            chosen = images[served], classes[served], contrast[served]
+            check(name, METHODS[name](clf, *chosen, bank=bank), 4)
 
 
 @pytest.mark.parametrize(
