@@ -38,10 +38,10 @@ _CASES = {"vit": "ViT", "deit": "DeiT"}
 
 
 def title(arch: str) -> str:
-    """An architecture's name in a sentence, as ResNet-18."""
+    """An architecture's name in a sentence, as "a ResNet-18"."""
     for pattern, name in TITLES:
         arch = re.sub(pattern, name, arch)
-    return arch
+    return f"{'an' if arch.startswith('E') else 'a'} {arch}"
 
 
 def recognised(tensors: Mapping[str, np.ndarray], source: str) -> str:
@@ -63,7 +63,7 @@ def recognised(tensors: Mapping[str, np.ndarray], source: str) -> str:
         )
     nearest = min(marked, key=lambda arch: len(set.symmetric_difference(*_names(arch, tensors))))
     expected, found = _compared(nearest, tensors)
-    compare_shapes(f"{source}: these look like a {title(nearest)}'s, but", expected, found)
+    compare_shapes(f"{source}: these look like {title(nearest)}'s, but", expected, found)
     raise AssertionError("the shapes differ")  # or it were exact
 
 
@@ -77,13 +77,13 @@ def refuse_another(
         others = marked
     if others:
         raise InputError(
-            f"{source}: these look like a {title(others[0])}'s (--arch {others[0]}); expected a "
+            f"{source}: these look like {title(others[0])}'s (--arch {others[0]}); expected "
             f"{ours}'s"
         )
     if not expected & set(published_names(tensors, spec.architecture.renames)):
         some = ", ".join(list(tensors)[:3])
         raise InputError(
-            f"{source}: {some}, ... are another network's; expected a {ours}'s, of {len(expected)} "
+            f"{source}: {some}, ... are another network's; expected {ours}'s, of {len(expected)} "
             "tensors"
         )
 

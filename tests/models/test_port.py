@@ -265,7 +265,8 @@ def test_tokens_that_form_no_square(tmp_path, capsys):
 def test_every_network_has_a_title():
     titles = {arch: title(arch) for arch in NETWORKS}
     assert len(set(titles.values())) == len(titles) - 3  # two readings of a distilled DeiT
-    assert titles["resnet18"] == "ResNet-18"
-    assert titles["deit_ti_16_distilled"] == "DeiT-Ti/16 (distilled)"
-    assert titles["dinov2_b_14_reg"] == "DINOv2-B/14 with registers"
-    assert titles["vgg19_bn"] == "VGG-19 with batch norm"
+    assert titles["efficientnet_lite0"] == "an EfficientNet-Lite0"
+    assert titles["resnet18"] == "a ResNet-18"
+    assert titles["deit_ti_16_distilled"] == "a DeiT-Ti/16 (distilled)"
+    assert titles["dinov2_b_14_reg"] == "a DINOv2-B/14 with registers"
+    assert titles["vgg19_bn"] == "a VGG-19 with batch norm"
