@@ -74,7 +74,10 @@ def test_presets_are_configs_of_explain():
 
 
 def test_every_method_is_a_row_under_its_own_label():
-    for name, method in METHODS.items():
+    of_transformers = {"legrad", "rollout"}
+    assert not of_transformers & set(rows.ROWS)
+    for name in set(METHODS) - of_transformers:
+        method = METHODS[name]
         assert (rows.ROWS[name].label, rows.ROWS[name].explains) == (method.label, method.explains)
         assert name in rows.TABLE1
     explains = [rows.ROWS[name].explains for name in rows.TABLE1]
