@@ -61,9 +61,10 @@ class ModelConfig:
         checkpoint: A folder written by `fgvce train` or `fgvce port`; it needs nothing else.
         arch: One of `fgvce_jax.models.spec.ARCHITECTURES`, as resnet50; a wrong name lists them.
         weights: A .safetensors, .pth, .pt or .ckpt file for `arch`.
-        cut: Where features end and the head begins; by default after the last stage (ResNet) or
-            the last max-pool (VGG). "layer4.0" cuts a ResNet after the first block of its last
-            stage, "conv" a VGG before its last max-pool.
+        cut: Where features end and the head begins; by default after the last stage (ResNet), the
+            last max-pool (VGG) or the final norm (Swin, DINOv2), or before the last block (ViT).
+            "layer4.0" cuts a ResNet after the first block of its last stage, "conv" a VGG before
+            its last max-pool, "blocks.9" a ViT after its tenth block; a wrong name lists them.
         widths: Channels of each stage of a small_resnet.
         blocks: Blocks of each stage of a small_resnet.
         stem_stride: Stride before the first stage of a small_resnet: 1, 2 or 4.
