@@ -14,8 +14,12 @@ class Unfinished(InputError):
     """
 
 
-class Stopped(Unfinished):
-    """An early end that was asked for, by SIGTERM or a time limit; see `stop.Stop`."""
+class Stopped(BaseException):
+    """An early end that was asked for, by SIGTERM or a time limit; see `stop.Stop`.
+
+    No `Exception`, like KeyboardInterrupt: it comes wherever the program stands, and who catches
+    the errors of a reader, say, would take it for a damaged file.
+    """
 
 
 class UnreadableImage(InputError):

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from functools import wraps
 
 import pytest
@@ -33,6 +34,11 @@ def test_a_signal_ends_the_work_where_it_is():
     with pytest.raises(Stopped, match=r"^asked to end \(SIGTERM\); give"):
         work()
     assert not done
+
+
+def test_nobody_who_catches_errors_takes_it_for_one():
+    with pytest.raises(Stopped), Stop(), suppress(Exception):
+        terminate()
 
 
 def test_a_time_limit_ends_the_work_where_it_is():

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _run(words)
-    except InputError as error:
+    except (InputError, Stopped) as error:
         if "--verbose" in words:
             traceback.print_exception(error)
         stopped = isinstance(error, Stopped)

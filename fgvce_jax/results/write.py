@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fgvce_jax.errors import InputError, Unfinished
+from fgvce_jax.errors import InputError, Stopped, Unfinished
 from fgvce_jax.files import FolderLock, is_temporary, read_json, write_json, writing
 from fgvce_jax.progress import notify
 from fgvce_jax.results.merge import merge_parts
@@ -151,7 +151,7 @@ class Run:
         worth_keeping = self.done or (self._new and (self.folder / "bank.npz").exists())
         if not worth_keeping or (unusable_input and not self.resumed):
             self.undo()
-        elif isinstance(error, Unfinished):
+        elif isinstance(error, Unfinished | Stopped):
             notify(f"{self.folder}: what was written is whole, and running again continues from it")
 
     def undo(self) -> None:
@@ -210,7 +210,7 @@ def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:
                 write_json(folder / "config.json", {"format": FORMAT, "config": config})
             run.parts.mkdir(exist_ok=True)
             _remove(filter(is_temporary, run.parts.iterdir()))
-    except InputError:
+    except BaseException:  # Stopped, too
         run.undo()
         raise
     run.resumed = whole_parts(folder)
