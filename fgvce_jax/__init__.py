@@ -11,7 +11,7 @@ from fgvce_jax.errors import InputError
 from fgvce_jax.explain import explain
 from fgvce_jax.explanation import Explanation
 from fgvce_jax.heads import AdditiveHead, Dense, Direct, PooledLinear
-from fgvce_jax.models import Classifier, load_classifier
+from fgvce_jax.models import Classifier, load_classifier, wrap
 from fgvce_jax.partition import contributions
 from fgvce_jax.search import Counterfactual, counterfactual
 
@@ -63,4 +63,5 @@ __all__ = [
     "load_classifier",
     "read_run",
     "why",
+    "wrap",
 ]

@@ -61,6 +61,8 @@ class ModelConfig:
         checkpoint: A folder written by `fgvce train` or `fgvce port`; it needs nothing else.
         arch: One of `fgvce_jax.models.spec.ARCHITECTURES`, as resnet50; a wrong name lists them.
         weights: A .safetensors, .pth, .pt or .ckpt file for `arch`.
+        factory: Your own function, as package.module:function, that returns a classifier of any
+            JAX model (`fgvce_jax.wrap`), in the place of the others.
         cut: Where features end and the head begins; by default after the last stage (ResNet), the
             last max-pool (VGG) or the final norm (Swin, DINOv2), or before the last block (ViT).
             "layer4.0" cuts a ResNet after the first block of its last stage, "conv" a VGG before
@@ -79,6 +81,7 @@ class ModelConfig:
     checkpoint: str | None = None
     arch: str | None = None
     weights: str | None = None
+    factory: str | None = None
     cut: str | None = None
     widths: tuple[int, ...] = (48, 96, 192)
     blocks: tuple[int, ...] = (1, 1, 1)
@@ -94,6 +97,12 @@ class ModelConfig:
             raise InputError(
                 f"model: expected a checkpoint or weights, got both {self.checkpoint} and "
                 f"{self.weights} (--model.checkpoint null takes a preset's away)"
+            )
+        if self.factory and (self.checkpoint or self.weights or self.arch or self.cut):
+            raise InputError(
+                f"model: expected a factory or a classifier of ours, got both, {self.factory} and "
+                f"{self.checkpoint or self.weights or self.arch or self.cut} "
+                "(--model.checkpoint null takes a preset's away)"
             )
         for name in ("checkpoint", "weights"):
             path = _absolute(getattr(self, name) or None)

@@ -59,15 +59,25 @@ class RunInputs:
         """Of the weights, with all that the classifier does to an image, and of both splits."""
         clf = self.clf
         return {
-            "classifier": fingerprint(clf.spec, clf.image_size, clf.resize_to, clf),
+            "classifier": fingerprint(clf.spec, clf.image_size, clf.resize_to, weights_of(clf)),
             "dataset": dataset_fingerprint(self.dataset.ids, self.labels),
             "reference dataset": dataset_fingerprint(self.references.ids, self.reference_labels),
         }
 
     def to_send(self, config: ExplainConfig) -> SentInputs:
         """Them, as they travel to another process."""
-        clf = jax.device_get(self.clf)
-        return SentInputs(config, clf, self.labels, self.reference_labels, self.fingerprints)
+        names = self.clf.class_names
+        clf = None if config.model.factory else jax.device_get(self.clf)
+        return SentInputs(config, clf, names, self.labels, self.reference_labels, self.fingerprints)
+
+
+def weights_of(clf: Classifier) -> Any:
+    """All arrays of a classifier; of functions of the user's own also those that they capture."""
+    if clf.spec is not None:
+        return clf
+    size = clf.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.make_jaxpr(lambda images: clf(images))(images).consts
 
 
 @dataclass(frozen=True)
@@ -76,23 +86,27 @@ class SentInputs:
 
     Attributes:
         config: Of the run.
-        clf: The classifier, with NumPy's arrays.
+        clf: The classifier, with NumPy's arrays; None where each process asks the factory for it.
+        class_names: Its class names.
         labels, reference_labels: As in `RunInputs`.
         fingerprints: Of the inputs.
     """
 
     config: ExplainConfig
-    clf: Classifier
+    clf: Classifier | None
+    class_names: tuple[str, ...]
     labels: Int[np.ndarray, "N"]
     reference_labels: Int[np.ndarray, "M"]
     fingerprints: dict[str, str]
 
     def open(self) -> RunInputs:
-        """The inputs again; InputError where other images are found than those they were made of.
+        """The inputs again; InputError where others are found than those they were made of.
 
         Without this an image that is missing would be skipped as if it were damaged.
         """
         config, clf = self.config, jax.tree.map(jnp.asarray, self.clf)
+        if clf is None:
+            clf = replace(_open_classifier(config), class_names=self.class_names)
         dataset, references = open_splits(config.data, config.split, config.reference_split)
         found = {
             "dataset": dataset_fingerprint(dataset.ids, self.labels),
@@ -102,7 +116,12 @@ class SentInputs:
             if value != self.fingerprints[name]:
                 where = config.data.path or config.data.name
                 raise InputError(f"{where}: holds another {name}, expected that of the driver")
-        return RunInputs(clf, dataset, self.labels, references, self.reference_labels)
+        opened = RunInputs(clf, dataset, self.labels, references, self.reference_labels)
+        if self.clf is None and opened.fingerprints != self.fingerprints:
+            raise InputError(
+                f"model.factory {config.model.factory}: makes other weights than for the driver"
+            )
+        return opened
 
 
 def open_inputs(config: ExplainConfig) -> RunInputs:
@@ -111,9 +130,7 @@ def open_inputs(config: ExplainConfig) -> RunInputs:
     Raises:
         InputError: Something is not there, cannot be read, or has classes that the other has not.
     """
-    clf = open_classifier(config.model)
-    if config.dtype != "float32":
-        clf = clf.astype(config.dtype)
+    clf = _open_classifier(config)
     dataset, references = open_splits(config.data, config.split, config.reference_split)
     matched = match_labels(dataset, clf, config.data.class_map)
     notes = (*getattr(dataset, "notes", ()), *filter(None, [matched.note]))
@@ -122,6 +139,12 @@ def open_inputs(config: ExplainConfig) -> RunInputs:
     clf = replace(clf, class_names=matched.class_names)
     labels = match_labels(references, clf, config.data.class_map).labels
     return RunInputs(clf, dataset, matched.labels, references, labels, matched.classes, notes)
+
+
+def _open_classifier(config: ExplainConfig) -> Classifier:
+    """The config's classifier in its precision."""
+    clf = open_classifier(config.model)
+    return clf if config.dtype == "float32" else clf.astype(config.dtype)
 
 
 def open_splits(data: DataConfig, *splits: str) -> list[Dataset]:

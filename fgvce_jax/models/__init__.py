@@ -5,6 +5,7 @@ from fgvce_jax.models.classifier import Backbone, Classifier, FeatureMap
 from fgvce_jax.models.named import named, recut
 from fgvce_jax.models.port import port
 from fgvce_jax.models.spec import ModelSpec, build, with_activation
+from fgvce_jax.models.wrap import wrap
 
 __all__ = [
     "Backbone",
@@ -19,4 +20,5 @@ __all__ = [
     "recut",
     "save_classifier",
     "with_activation",
+    "wrap",
 ]

@@ -28,6 +28,7 @@ from fgvce_jax.models.description import (
     describe,
     read_description,
 )
+from fgvce_jax.models.factory import from_factory
 from fgvce_jax.models.named import named, with_named
 from fgvce_jax.models.positions import NAME as POSITIONS
 from fgvce_jax.models.spec import ARCHITECTURES, ModelSpec, template
@@ -201,11 +202,27 @@ def _check_resize(clf: Classifier) -> None:
 
 
 def open_classifier(config: ModelConfig) -> Classifier:
-    """The classifier that a config names: its checkpoint, or its weights for its architecture."""
+    """The classifier that a config names: its checkpoint, or its weights for its architecture, or
+    what its factory returns."""
+    names = config.class_names
+    if config.factory:
+        clf = from_factory(config.factory)
+        if config.image_size not in (None, clf.image_size):
+            raise InputError(
+                f"image_size {config.image_size}: expected that of the factory, {clf.image_size}"
+            )
+        given = {"resize_to": config.resize_to} if config.resize_to else {}
+        clf = replace(
+            clf, **given, class_names=read_class_names(names) if names else clf.class_names
+        )
+        _check_resize(clf)
+        return clf
     source = config.checkpoint or (config.weights and config.arch)
     if not source:
-        raise InputError("model: expected --model.checkpoint, or --model.arch and --model.weights")
-    names = config.class_names
+        raise InputError(
+            "model: expected --model.checkpoint, --model.arch and --model.weights, or "
+            "--model.factory"
+        )
     clf = load_classifier(
         source,
         config.weights,

@@ -41,8 +41,8 @@ def initial_classifier(
         raise InputError(
             f"model.cut {config.cut!r}: expected none in training; cut when explaining"
         )
-    if config.arch is None and config.checkpoint is None:
-        raise InputError("model: expected arch or checkpoint, got neither")
+    if config.arch is None and config.checkpoint is None and config.factory is None:
+        raise InputError("model: expected arch, checkpoint or factory, got none")
     if config.arch is None or config.checkpoint is not None or config.weights is not None:
         return for_classes(open_classifier(config), class_names, key, head)
     shape = {"widths": config.widths, "blocks": config.blocks, "stem_stride": config.stem_stride}

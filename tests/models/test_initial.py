@@ -69,7 +69,7 @@ def test_a_model_is_a_checkpoint_or_weights():
 
 
 def test_models_that_cannot_be_trained_are_refused():
-    with pytest.raises(InputError, match="expected arch or checkpoint"):
+    with pytest.raises(InputError, match="expected arch, checkpoint or factory"):
         initial_classifier(ModelConfig(), NAMES, KEY)
     cut = ModelConfig(arch="resnet50", cut="layer4.0")
     with pytest.raises(InputError, match=r"model\.cut 'layer4\.0'"):
