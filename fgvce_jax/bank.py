@@ -21,7 +21,7 @@ from fgvce_jax.checks import (
     check_labels,
     check_logits,
 )
-from fgvce_jax.config import BankConfig, SearchConfig
+from fgvce_jax.config import BankConfig, SearchConfig, check_matched
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import Head, searchable
 from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
@@ -44,6 +44,7 @@ class Candidates(NamedTuple):
             None.
         valid: Which places hold a candidate, bool [G, N].
         group: The group that serves each image, int32 [B]; -1 where none does.
+        rival: The group of the class that is predicted, where matched evidence wants its cells too.
     """
 
     cells: Float[Array, "*G N C"]
@@ -51,12 +52,13 @@ class Candidates(NamedTuple):
     prepared: Any
     valid: Bool[Array, "*G N"]
     group: Int[ArrayLike, "*B"]
+    rival: Int[ArrayLike, "*B"] | None = None
 
     def serving(self, group: Int[ArrayLike, ""]) -> Candidates:
         """The candidates of one group; `group` may be traced."""
         # One group that serves everyone is used where it lies: it can be very large.
         one = 0 if len(self.cells) == 1 else jnp.maximum(group, 0)
-        held = jax.tree.map(lambda leaf: jnp.asarray(leaf)[one], self[:-1])
+        held = jax.tree.map(lambda leaf: jnp.asarray(leaf)[one], self[:4])
         cells, norms, prepared, valid = held
         return Candidates(cells, norms, prepared, valid & jnp.greater_equal(group, 0), group)
 
@@ -112,13 +114,21 @@ class Bank:
             f"reference images of {np.count_nonzero(found)} of {len(found)} classes"
         )
 
-    def for_targets(self, targets: Int[ArrayLike, "B"]) -> Candidates:
+    def for_targets(
+        self, targets: Int[ArrayLike, "B"], rivals: Int[ArrayLike, "B"] | None = None
+    ) -> Candidates:
         """The candidates that a batch needs, at most B groups, and the group of each target.
 
         So a batch costs the memory of its own candidates, not of every class's. The number of
         groups depends on B alone (min(B, G)), for the sake of one compilation. Where the targets
-        are traced, all groups are passed on.
+        are traced, all groups are passed on. `rivals`, the classes predicted, are served as well:
+        matched evidence wants their cells (2 B groups).
         """
+        if rivals is not None:
+            both = self.for_targets(jnp.concatenate([jnp.asarray(targets), jnp.asarray(rivals)]))
+            groups = jnp.asarray(both.group)
+            count = len(groups) // 2
+            return both._replace(group=groups[:count], rival=groups[count:])
         held = (self.cells, self.norms, self.prepared, self.valid)
         if isinstance(targets, Tracer):
             return Candidates(*held, jnp.asarray(self.group)[targets])
@@ -155,6 +165,7 @@ class Bank:
                 f"bank: built with sigma {self.config.sigma}, the search has {config.sigma}; "
                 f"expected the same (build_bank(..., BankConfig(sigma={config.sigma})))"
             )
+        check_matched(config, self.config)
 
 
 def check_candidates(candidates: Candidates, head: Head, channels: int) -> None:

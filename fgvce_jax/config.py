@@ -146,9 +146,13 @@ class SearchConfig:
         max_iterations: Most edits of one image.
         lambda_sim: Weight of the cosine similarity of a cell and its replacement.
         lambda_cls: Weight of the target class's log-probability.
+        lambda_distance: Weight against the distance of a cell and its replacement, in lengths of
+            the image's mean cell.
         evidence: The query cell is the one that contributes most to the class predicted now
-            ("predicted", the paper's reading), or to that class's lead over the target ("margin").
-            The contrastive maps are weighted by the same.
+            ("predicted", the paper's reading), or to that class's lead over the target ("margin"),
+            or that tells the two classes apart by what their references show in such a place
+            ("matched", which wants all cells of the references: `bank.top_m` null). The contrastive
+            maps are weighted by the same.
         shortlist: Candidates tried in an edit, those most similar to the query cell; None tries
             all. It divides the cost of an edit for heads that are searched by whole passes.
         chunk: Images searched together on a device; the others wait their turn. A chunk takes as
@@ -160,20 +164,35 @@ class SearchConfig:
     max_iterations: int = 100
     lambda_sim: float = 1.0
     lambda_cls: float = 1.0
-    evidence: Literal["predicted", "margin"] = "predicted"
+    lambda_distance: float = 0.0
+    evidence: Literal["predicted", "margin", "matched"] = "predicted"
     shortlist: int | None = None
     chunk: int | None = None
 
     def __post_init__(self):
         at_least(self, 0, "sigma")
         at_least(self, 1, "max_iterations", "shortlist", "chunk")
-        for name in ("sigma", "lambda_sim", "lambda_cls"):
+        weights = "lambda_sim", "lambda_cls", "lambda_distance"
+        for name in ("sigma", *weights):
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"{name}: expected a finite number, got {getattr(self, name)}")
-        at_least(self, -_HEAVIEST, "lambda_sim", "lambda_cls")
-        at_most(self, _HEAVIEST, "lambda_sim", "lambda_cls")
+        at_least(self, -_HEAVIEST, *weights)
+        at_most(self, _HEAVIEST, *weights)
         at_most(self, _WIDEST, "sigma")
         one_of(self, "evidence")
+
+
+def check_matched(search: SearchConfig, bank: BankConfig) -> None:
+    """Raise InputError where matched evidence has not all cells of the references of two classes.
+
+    Among a reference's best cells alone there is nothing like most places of an image.
+    """
+    if search.evidence == "matched" and bank.top_m is not None:
+        raise InputError(f"bank.top_m: expected null with matched evidence, got {bank.top_m}")
+    if search.evidence == "matched" and bank.reference != "class":
+        raise InputError(
+            f"bank.reference: expected class with matched evidence, got {bank.reference}"
+        )
 
 
 @dataclass(frozen=True)
@@ -255,6 +274,7 @@ class ExplainConfig:
             raise InputError(
                 f"bank.sigma: expected the search's, {self.search.sigma}, got {self.bank.sigma}"
             )
+        check_matched(self.search, self.bank)
         if isinstance(self.methods, str):
             names = tuple(name.strip() for name in self.methods.split(",") if name.strip())
             _set(self, "methods", names)
@@ -303,3 +323,7 @@ def from_dict(kind: type, values: dict[str, Any]) -> Any:
         return tuple(given) if isinstance(given, list) else given
 
     return kind(**{name: value(name, given) for name, given in values.items()})
+
+
+MATCHED = SearchConfig(lambda_sim=0.0, lambda_distance=0.1, evidence="matched")
+"""This project's own search, "FG-VCE (matched)": the best on the answer key (docs/key.md)."""

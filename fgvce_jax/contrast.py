@@ -55,8 +55,11 @@ def contrastive_maps(
         config: The search's; `sigma` and `evidence` are used.
 
     Raises:
-        InputError: Feature maps of two shapes, or what `contributions` cannot take.
+        InputError: Feature maps of two shapes, what `contributions` cannot take, or matched
+            evidence, which needs reference images: `fgvce_jax.explain` has them.
     """
+    if config.evidence == "matched":
+        raise InputError("evidence: expected predicted or margin here, got matched")
     before, after = jnp.asarray(before), jnp.asarray(after)
     if before.shape != after.shape:
         raise InputError(f"after: expected {list(before.shape)} as before, got {list(after.shape)}")

@@ -21,7 +21,7 @@ from fgvce_jax.explanation import Explanation, Seen
 from fgvce_jax.heads import Head, SearchHead, searchable
 from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
 from fgvce_jax.partition import contributions_of_masks
-from fgvce_jax.search import Problem, edited_cells, search
+from fgvce_jax.search import Problem, edited_cells, matched_weight, search
 
 
 def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
@@ -30,15 +30,19 @@ def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
     n = cells.shape[0]
     state, similarity, masked_before, masked_after = search(problem, config)
     predicted = jnp.argmax(head.logits(problem.rows))
-    margin = config.evidence == "margin"
-    before, after = (
-        contributions_of_masks(masked, of, against if margin else None).reshape(n, n)
-        for masked, of, against in (
-            (masked_before, predicted, target),
-            (masked_after, target, predicted),
-        )
-    )
     edited = edited_cells(cells, problem.candidates.cells, state.source)
+    if config.evidence == "matched":
+        before = matched_weight(problem, cells, predicted)
+        after = matched_weight(problem, edited, predicted, of_target=True)
+    else:
+        margin = config.evidence == "margin"
+        before, after = (
+            contributions_of_masks(masked, of, against if margin else None).reshape(n, n)
+            for masked, of, against in (
+                (masked_before, predicted, target),
+                (masked_after, target, predicted),
+            )
+        )
     invariant, dominant = weighted_difference(cells, edited, before, after)
     return Explanation(
         predicted=predicted,
@@ -76,11 +80,12 @@ def each_problem(
     chunk = chunk or (1 if jax.default_backend() == "cpu" else len(targets))
 
     def one(sample):
-        (cells, context, rows, target, group), more = sample
+        (cells, context, rows, target, (group, rival)), more = sample
         own = candidates.serving(group)
+        rivals = None if rival is None else candidates.serving(rival)
         bound = head.bind(context, cells, own.prepared)
         rows = bound.rows(cells) if rows is None else rows
-        return function(Problem(bound, cells, rows, target, own), *more)
+        return function(Problem(bound, cells, rows, target, own, rivals), *more)
 
     with jax.default_matmul_precision("highest"):
         # Without a context all at once: a dense head's first layer is large, and read once for
@@ -88,7 +93,8 @@ def each_problem(
         rows = (
             jax.vmap(head.rows)(cells) if context is None and isinstance(head, SearchHead) else None
         )
-        samples = (cells, context, rows, targets, candidates.group), more
+        groups = candidates.group, candidates.rival
+        samples = (cells, context, rows, targets, groups), more
         return jax.lax.map(one, samples, batch_size=min(chunk, len(targets)))
 
 
@@ -109,11 +115,12 @@ def explain_cells(
     mesh = Mesh(np.array(devices), ("images",))
     split, whole = PartitionSpec("images"), PartitionSpec()
 
-    def local(head, groups, feature_map, targets, group):
+    def local(head, held, feature_map, targets, groups):
+        group, rival = groups
         return each_problem(
             lambda problem: explain_one(problem, config),
             head,
-            groups._replace(group=group),
+            held._replace(group=group, rival=rival),
             feature_map,
             targets,
             config.chunk,
@@ -125,7 +132,18 @@ def explain_cells(
         in_specs=(whole, whole, split, split, split),
         out_specs=split,
         check_vma=False,
-    )(head, candidates._replace(group=None), feature_map, targets, candidates.group)
+    )(
+        head,
+        candidates._replace(group=None, rival=None),
+        feature_map,
+        targets,
+        (candidates.group, candidates.rival),
+    )
+
+
+@jax.jit
+def _predicted(clf: Classifier, feature_map: FeatureMap) -> Int[Array, "B"]:
+    return clf.logits(feature_map).argmax(-1)
 
 
 def explain(
@@ -162,9 +180,12 @@ def explain(
     targets = pad_batch(labels, padded).astype(np.int32)
     sharding = NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
     feature_map = feature_map_of(clf, jax.device_put(pad_batch(images, padded), sharding))
+    rivals = None
+    if config.evidence == "matched":
+        rivals = np.asarray(_predicted(clf, feature_map))
     out = explain_cells(
         searchable(clf.head),
-        bank.for_targets(targets),
+        bank.for_targets(targets, rivals),
         feature_map,
         targets,
         config=config,

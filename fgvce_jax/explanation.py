@@ -60,7 +60,8 @@ class Explanation:
             last value is repeated to the end.
         p_target: Probability of Q; likewise.
         contributions_before: Each cell's contribution to P in the image, [B, n, n], in [-1, 1]; of
-            `evidence="margin"`, to the logit of P less that of Q.
+            `evidence="margin"`, to the logit of P less that of Q; of "matched", what such a cell
+            holds of that in P's references and less in Q's.
         contributions_after: Each cell's contribution to Q (over P) after the edits, [B, n, n].
         invariant: Map of the evidence for P that was replaced (Eq. 10), [B, n, n], signed.
         dominant: Map of the evidence for Q that replaced it (Eq. 11), [B, n, n], signed.

@@ -186,6 +186,7 @@ class _Waiting(NamedTuple):
     id: str
     label: int
     target: int
+    predicted: int
     image: UInt8[np.ndarray, "H W 3"]
 
 
@@ -286,7 +287,8 @@ class Explainer:
             for b, (i, id) in enumerate(zip(batch.index.tolist(), batch.id, strict=True)):
                 label = int(correct[b])
                 if asked[b]:
-                    waiting.append(_Waiting(i, id, label, int(targets[b]), batch.image[b]))
+                    classes = int(targets[b]), int(predicted[b])
+                    waiting.append(_Waiting(i, id, label, *classes, batch.image[b]))
                 else:
                     found[i] = ImageResult(i, id, label, "unexplained", int(predicted[b]))
             if len(waiting) >= queue.batch_size:
@@ -305,7 +307,10 @@ class Explainer:
     ) -> None:
         size = self.predictor.batch_size
         targets = pad_batch(np.array([w.target for w in waiting], np.int32), size)
-        arguments = self._head, self.bank.for_targets(targets), feature_map, targets
+        rivals = None
+        if self.config.evidence == "matched":
+            rivals = pad_batch(np.array([w.predicted for w in waiting], np.int32), size)
+        arguments = self._head, self.bank.for_targets(targets, rivals), feature_map, targets
         options = {"config": self.config, "devices": tuple(jax.local_devices())}
         if not self._compiled:  # by itself: it is no part of an explanation
             with self.clock("compiling"):

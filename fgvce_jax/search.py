@@ -20,6 +20,7 @@ from fgvce_jax.checks import check_cells, check_class
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.heads import SearchHead, of_one_image
+from fgvce_jax.matched import matched_evidence
 from fgvce_jax.partition import contributions_of_masks, gaussian_kernels, with_no_mask
 
 
@@ -32,6 +33,7 @@ class Problem(NamedTuple):
         rows: The same as the head holds it.
         target: The class to reach, int32.
         candidates: The cells that may replace the image's own, without the axes of a batch.
+        rivals: Those of the class that is predicted, for matched evidence.
     """
 
     head: SearchHead
@@ -39,6 +41,7 @@ class Problem(NamedTuple):
     rows: Float[Array, "cells D"]
     target: Int[Array, ""]
     candidates: Candidates
+    rivals: Candidates | None = None
 
 
 class SearchState(NamedTuple):
@@ -150,11 +153,39 @@ def greedy_edits(
     return jax.lax.while_loop(searching, edit, start)
 
 
+def matched_weight(
+    problem: Problem,
+    cells: Float[Array, "n n C"],
+    predicted: Int[Array, ""],
+    *,
+    of_target: bool = False,
+) -> Float[Array, "n n"]:
+    """Matched evidence in a feature map of the problem's, for P over Q, or for Q over P."""
+    if problem.rivals is None:
+        raise InputError("rivals: expected cells of the predicted class with matched evidence")
+    sides = (predicted, problem.rivals), (problem.target, problem.candidates)
+    (of, own), (against, theirs) = sides[::-1] if of_target else sides
+    return matched_evidence(problem.head, cells, of, against, own, theirs).reshape(cells.shape[:2])
+
+
 def similarities(problem: Problem) -> Float[Array, "cells N"]:
     """Cosine similarity of every original cell with every candidate; 0 where either is all zero."""
     compared, candidates = problem.head.compared, problem.candidates
     cells = problem.cells.reshape(len(problem.rows), -1)
     return cosine(compared(cells), compared(candidates.cells), candidates.norms)
+
+
+def relative_distances(
+    problem: Problem, similarity: Float[Array, "cells N"]
+) -> Float[Array, "cells N"]:
+    """Euclidean distance of every original cell and every candidate, over the mean cell's length.
+
+    Of the vectors by which they are compared.
+    """
+    own = jnp.linalg.norm(problem.head.compared(problem.cells), axis=-1).reshape(-1, 1)
+    theirs = problem.candidates.norms
+    squared = own**2 + theirs**2 - 2 * similarity * own * theirs
+    return jnp.sqrt(jnp.maximum(squared, 0)) / jnp.maximum(own.mean(), 1e-12)
 
 
 def cosine(
@@ -175,11 +206,12 @@ def fgvce_proposal(
     """The steps of Section 3.2, for one edit; the feature map under the `kernels` is carried.
 
     A query cell is always an original one, since each is replaced at most once, so `similarity` of
-    the original cells with the candidates serves every iteration. An `order`, the first cell the
-    highest, takes the place of the contributions: the control of random cells.
+    the original cells with the candidates serves every iteration. An `order` of the cells, the
+    first the highest, takes the place of the contributions.
     """
     head, target, candidates = problem.head, problem.target, problem.candidates
     against = target if config.evidence == "margin" else None
+    distance = relative_distances(problem, similarity)
     shortlist = config.shortlist
     if shortlist is not None and shortlist >= len(candidates.valid):
         shortlist = None
@@ -194,20 +226,26 @@ def fgvce_proposal(
         # 3. Every candidate in its place: similar to it, and evidence for the target (Eq. 6-8).
         tried, valid = (candidates.cells, candidates.prepared), state.allowed[cell]
         alike = similarity[cell]
+        cost = distance[cell] if config.lambda_distance else jnp.zeros_like(alike)
         if shortlist is not None:
             _, index = jax.lax.top_k(jnp.where(valid, alike, -jnp.inf), shortlist)
             index = jnp.sort(index)  # so that ties still go to the lowest index
-            tried, valid, alike = jax.tree.map(lambda leaf: leaf[index], (tried, valid, alike))
+            tried, valid, alike, cost = jax.tree.map(
+                lambda leaf: leaf[index], (tried, valid, alike, cost)
+            )
         vectors, prepared = tried
         placed = head.place(vectors, prepared, cell)
         logits = head.substituted(state.rows, cell, placed)
         log_p = jax.nn.log_softmax(logits)[:, target]
         total = config.lambda_sim * alike + config.lambda_cls * log_p
+        total = total - config.lambda_distance * cost
         # 4. The best one stays (Eq. 9).
         best = jnp.argmax(jnp.where(valid, total, -jnp.inf))
         candidate = best if shortlist is None else index[best]
         row = placed[best]
-        masks = head.under_masks_after(state.carried, state.rows, kernels, cell, row)
+        masks = None
+        if order is None:
+            masks = head.under_masks_after(state.carried, state.rows, kernels, cell, row)
         return Proposal(cell, candidate, row, logits[best], masks)
 
     return propose
@@ -220,13 +258,14 @@ class Found(NamedTuple):
         end: Its last state.
         similarity: The cosine similarity of each edit's cell and candidate, [T]; 0 where unused.
         masked_before, masked_after: Logits of the feature map before the first edit and after the
-            last, under no mask and under each cell's, [n^2 + 1, K].
+            last, under no mask and under each cell's, [n^2 + 1, K]; None where an order of the
+            cells was given, or made by matched evidence, which asks no masks.
     """
 
     end: SearchState
     similarity: Float[Array, "T"]
-    masked_before: Float[Array, "masks K"]
-    masked_after: Float[Array, "masks K"]
+    masked_before: Float[Array, "masks K"] | None
+    masked_after: Float[Array, "masks K"] | None
 
 
 def search(
@@ -235,9 +274,15 @@ def search(
     """Edits by `fgvce_proposal`."""
     similarity = similarities(problem)
     allowed = jnp.broadcast_to(problem.candidates.valid, similarity.shape)
+    if order is None and config.evidence == "matched":
+        predicted = jnp.argmax(problem.head.logits(problem.rows))
+        order = matched_weight(problem, problem.cells, predicted).reshape(-1)
     kernels = with_no_mask(gaussian_kernels(len(problem.cells), config.sigma))
-    masks = problem.head.under_masks(problem.rows, kernels)
     propose = fgvce_proposal(problem, similarity, kernels, config, order)
+    if order is not None:
+        end = greedy_edits(problem, propose, allowed, config.max_iterations)
+        return Found(end, edit_similarity(end, similarity), None, None)
+    masks = problem.head.under_masks(problem.rows, kernels)
     end = greedy_edits(problem, propose, allowed, config.max_iterations, carried=masks)
     return Found(end, edit_similarity(end, similarity), masks.logits, end.carried.logits)
 
@@ -303,6 +348,7 @@ def counterfactual(
     config: SearchConfig = SearchConfig(),
     *,
     valid: ArrayLike | None = None,
+    rivals: ArrayLike | None = None,
 ) -> Counterfactual:
     """Edit one feature map until `target` is predicted (FG-VCE, Section 3.2, Eq. 5-9).
 
@@ -319,13 +365,16 @@ def counterfactual(
         config: The options of the search.
         valid: Which candidates may be used, bool [N]; all by default. Without any, no edits are
             made.
+        rivals: Cells of reference images of the class that is predicted, [M, C]: for matched
+            evidence.
 
     Raises:
         InputError: Cells that are not [n, n, C] or not the head's, a target outside its classes
-            (where its value is known), or no candidates or of other channels.
+            (where its value is known), no candidates or of other channels, or matched evidence
+            without rivals.
     """
     with jax.default_matmul_precision("highest"):
-        problem = search_problem(head, cells, target, candidates, valid)
+        problem = search_problem(head, cells, target, candidates, valid, rivals)
         found = search(problem, config)
         return result(problem, found.end, found.similarity)
 
@@ -336,21 +385,33 @@ def search_problem(
     target: ArrayLike,
     candidates: ArrayLike,
     valid: ArrayLike | None = None,
+    rivals: ArrayLike | None = None,
 ) -> Problem:
     """The search of one image among candidates that nothing was prepared for; see there."""
     head = of_one_image(head)
-    cells, candidates = jnp.asarray(cells), jnp.asarray(candidates)
+    cells = jnp.asarray(cells)
     check_class(target, check_cells(head, cells))
-    if candidates.shape[1:] != cells.shape[2:] or not len(candidates):
+    own = _group(head, cells, "candidates", candidates, valid)
+    theirs = None if rivals is None else _group(head, cells, "rivals", rivals)
+    return Problem(head, cells, head.rows(cells), jnp.asarray(target), own, theirs)
+
+
+def _group(
+    head: SearchHead,
+    cells: Float[Array, "n n C"],
+    name: str,
+    vectors: ArrayLike,
+    valid: ArrayLike | None = None,
+) -> Candidates:
+    vectors = jnp.asarray(vectors)
+    if vectors.shape[1:] != cells.shape[2:] or not len(vectors):
         raise InputError(
-            f"candidates: expected [N, {cells.shape[2]}], N of 1 or more, "
-            f"got {list(candidates.shape)}"
+            f"{name}: expected [N, {cells.shape[2]}], N of 1 or more, got {list(vectors.shape)}"
         )
-    group = Candidates(
-        cells=candidates,
-        norms=jnp.linalg.norm(head.compared(candidates), axis=-1),
-        prepared=head.prepare(candidates),
-        valid=jnp.ones(len(candidates), bool) if valid is None else jnp.asarray(valid),
+    return Candidates(
+        cells=vectors,
+        norms=jnp.linalg.norm(head.compared(vectors), axis=-1),
+        prepared=head.prepare(vectors),
+        valid=jnp.ones(len(vectors), bool) if valid is None else jnp.asarray(valid),
         group=jnp.array(0),
     )
-    return Problem(head, cells, head.rows(cells), jnp.asarray(target), group)

@@ -64,6 +64,35 @@ def cosine(a, b):
     return a @ b / product if product > 0 else 0.0
 
 
+def matched_evidence(head, cells, predicted, target, of_predicted, of_target):
+    """A place's part of the margin in P's references less that in Q's, cell by cell.
+
+    0.3 of P's side is the cell's own part; references count by softmax(cosine / 0.03) of what is
+    left of both vectors without their part along the margin's gradient.
+    """
+    n, cells = len(cells), np.float64(cells)
+
+    def margin(h):
+        z = head(h)
+        return z[predicted] - z[target]
+
+    slope = gradient(margin, cells)
+    scores = np.zeros((n, n))
+    for i, j in np.ndindex(n, n):
+        w, h = slope[i, j], cells[i, j]
+        unit = w / np.linalg.norm(w) if np.linalg.norm(w) else w
+
+        def average(references, w=w, unit=unit, h=h):
+            rest = [np.float64(u) - (u @ unit) * unit for u in references]
+            alike = np.array([cosine(h - (h @ unit) * unit, r) for r in rest])
+            weight = softmax(alike / 0.03)
+            return sum(a * (u @ w) for a, u in zip(weight, references, strict=True))
+
+        of_p = average(of_predicted) if len(of_predicted) else h @ w
+        scores[i, j] = 0.3 * (h @ w) + 0.7 * of_p - average(of_target)
+    return scores
+
+
 def counterfactual(
     head,
     cells,
@@ -73,14 +102,21 @@ def counterfactual(
     max_iterations=100,
     evidence="predicted",
     shortlist=None,
+    rivals=None,
+    lambda_sim=1.0,
+    lambda_distance=0.0,
 ):
     """Returns (edited cells, [(cell, candidate)], flipped, [p_target])."""
     h = np.float64(cells).copy()
-    n = len(h)
+    n, mean = len(h), np.linalg.norm(h, axis=-1).mean()
+    if evidence == "matched":
+        first = np.argmax(head(h))
+        s = matched_evidence(head, h, first, target, rivals, candidates).reshape(-1)
     replaced, edits, p = set(), [], [softmax(head(h))[target]]
     while np.argmax(head(h)) != target and len(edits) < min(max_iterations, n * n):
         against = target if evidence == "margin" else None
-        s = contributions(head, h, np.argmax(head(h)), sigma, against).reshape(-1)
+        if evidence != "matched":
+            s = contributions(head, h, np.argmax(head(h)), sigma, against).reshape(-1)
         cell = max((k for k in range(n * n) if k not in replaced), key=lambda k: (s[k], -k))
         i, j = divmod(cell, n)
         alike = [cosine(h[i, j], u) for u in candidates]
@@ -89,7 +125,9 @@ def counterfactual(
         for u in sorted(tried):
             trial = h.copy()
             trial[i, j] = candidates[u]
-            score = alike[u] + np.log(softmax(head(trial))[target])
+            far = np.linalg.norm(h[i, j] - candidates[u]) / mean
+            score = lambda_sim * alike[u] + np.log(softmax(head(trial))[target])
+            score -= lambda_distance * far
             if score > best_score:
                 best, best_score = u, score
         h[i, j] = candidates[best]

@@ -19,6 +19,7 @@ FLOORS = """
     models
     partition
     bank
+    matched
     search neighbours logit_changes
     contrast
     explanation

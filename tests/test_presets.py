@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fgvce_jax.cli import main
-from fgvce_jax.config import ExplainConfig, from_dict
+from fgvce_jax.config import MATCHED, ExplainConfig, from_dict
 from fgvce_jax.data import DATASETS
 from fgvce_jax.train import TrainConfig
 
@@ -29,6 +29,11 @@ def test_the_papers_setting(name):
     assert (config.split, config.reference_split, config.limit) == ("test", "train", None)
 
 
+def test_our_own_search():
+    config = read("matched", ExplainConfig)
+    assert (config.search, config.bank.top_m) == (MATCHED, None)
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_the_fine_tuning_recipes(name):
     config = read(f"train_{name}", TrainConfig)
@@ -39,7 +44,7 @@ def test_the_fine_tuning_recipes(name):
     assert f"--out {read(name, ExplainConfig).model.checkpoint}\n" in text
 
 
-EXPLAIN = {*PAPER, "demo"}
+EXPLAIN = {*PAPER, "demo", "matched"}
 TRAIN = {*(f"train_{name}" for name in PAPER), "birds", "digits"}
 
 

@@ -22,11 +22,15 @@ from benchmarks.paper.results import PAPER, Table, run
 from benchmarks.provenance import PACKAGE, checkpoint_hash, code_hash, describe
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import read_json
+from fgvce_jax.key.page import TITLES, randomised_table
+from fgvce_jax.key.page import table as key_table
+from fgvce_jax.key.scores import OF_EDITS, OF_MAPS
 from fgvce_jax.methods import METHODS
 from fgvce_jax.models import load_classifier
 
 PAGES = {
     "results": ("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
+    "key": ("key", "explored"),
     "performance": (
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
         *("input", "agreement", "table2_random", "whole_split"),
@@ -103,6 +107,18 @@ def published(name: str, datasets: tuple[str, ...], networks: tuple[str, ...]) -
     return Table(columns, rows).markdown()
 
 
+def of_the_key(key: Any, explored: Any) -> dict[str, Any]:
+    """What the page of the answer key is made of, where that was measured."""
+    parts: dict[str, Any] = {"key": key, "titles": TITLES}
+    if key is not None:
+        parts["edits"] = partial(key_table, key, columns=OF_EDITS)
+        parts["maps"] = partial(key_table, key, columns=OF_MAPS)
+        parts["randomised"] = randomised_table(key)
+    if explored is not None:
+        parts["tried"] = Table(**explored["tables"]["table"]).markdown()
+    return parts
+
+
 def render(page: str, folder: Path, shipped: str, code: str) -> str:
     """A page as Markdown; InputError where nothing of it was measured, and see `load`."""
     found = load(folder, PAGES[page], shipped)
@@ -113,6 +129,7 @@ def render(page: str, folder: Path, shipped: str, code: str) -> str:
     template = jinja2.Environment(loader=loader, **blocks).get_template(f"{page}.md.jinja")
     text = template.render(
         found=found,
+        **of_the_key(found.get("key"), found.get("explored")),
         steps={row["step"]: row for row in found.get("steps", {}).get("rows", [])},
         machine=describe(next(iter(found.values()))["provenance"]["machine"]),
         table=partial(table, found, code),

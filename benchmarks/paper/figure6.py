@@ -16,6 +16,7 @@ from fgvce_jax.partition import contributions
 
 DEFAULT = ["fgvce_invariant_without_sp", "fgvce_invariant"]
 DEFAULT += ["fgvce_dominant_without_sp", "fgvce_dominant"]
+DEFAULT += ["fgvce_matched_invariant", "fgvce_matched_dominant"]
 MEASURES = {
     "pixels": ("Pixels", 1, 0),
     "keypoints": ("Keypoints", 1, 2),

@@ -13,7 +13,7 @@ import numpy as np
 from results import Table, absences, measured, shown
 from rows import ROWS, draw, maps_of
 from scores import table_of
-from study import Study, script
+from study import SEARCHES, Study, script
 
 from fgvce_jax.data.birds import CLASS_NAMES, PART_NAMES, differing_parts
 from fgvce_jax.data.pipeline import move_keypoints, preprocess
@@ -28,8 +28,7 @@ from fgvce_jax.metrics import (
 DEFAULT = [name for name in ROWS if not name.endswith("_sp") or "fgvce" in name]
 DEFAULT.sort(key=lambda name: ROWS[name].explains)
 EDITING = {
-    "edits_fgvce": "FG-VCE",
-    "edits_fgvce_without_sp": "FG-VCE w/o SP",
+    **{f"edits_{name}": label for name, label in SEARCHES.items()},
     **{f"edits_{name}": ROWS[name].label for name in ("cve", "cve_semantic")},
 }
 SHOWN = ("gradcam", "contributions", "fgvce_invariant", "fgvce_dominant", "cve")
@@ -71,11 +70,11 @@ def localise(study: Study, name: str) -> dict[str, Any]:
 def agree(study: Study, name: str) -> dict[str, Any]:
     """Near-KP and Same-KP of the edits of one method."""
     keypoints = study.keypoints
-    if "fgvce" in name:
-        sigma = 0.0 if name.endswith("without_sp") else study.sigma
-        found, bank = study.explanation(sigma), study.bank(study.top_m, sigma)
+    search = name.removeprefix("edits_")
+    if search in SEARCHES:
+        found, (bank, _) = study.explanation(search), study.search(search)
     else:
-        found, bank = study.exhaustive(name.removeprefix("edits_")), study.bank(None, study.sigma)
+        found, bank = study.exhaustive(search), study.bank(None, study.sigma)
     places = bank.group[study.target][:, None], found.edit_candidate
     images, cells, used = bank.image[places], bank.cell[places], found.edit_cell >= 0
     points = np.zeros((*used.shape, *keypoints.shape[1:]), np.float32)

@@ -49,10 +49,9 @@ def _with_sigma(name: str, option: str, study: Study, of: str = "P") -> np.ndarr
     return call(name, study, of, **{option: study.sigma})
 
 
-def _fgvce(region: str, study: Study, with_sp: bool = True) -> Any:
-    sigma = study.sigma if with_sp else 0.0
-    found = getattr(study.explanation(sigma), region)
-    return found if region == "invariant" else (found, study.edited(sigma))
+def _fgvce(region: str, study: Study, search: str = "fgvce") -> Any:
+    found = getattr(study.explanation(search), region)
+    return found if region == "invariant" else (found, study.edited(search))
 
 
 def _cve(name: str, study: Study) -> tuple[np.ndarray, np.ndarray]:
@@ -71,6 +70,11 @@ def _calm(study: Study) -> np.ndarray:
         return call("calm", study)
     except InputError as error:
         raise InputError(f"{error}, and name it with --calm") from error
+
+
+def _constant(study: Study) -> np.ndarray:
+    """The control whose compactness is the highest there is, n^2 / sum(g)."""
+    return np.ones((len(study), study.n, study.n))
 
 
 def _random(study: Study) -> np.ndarray:
@@ -92,6 +96,8 @@ _SPECIAL: dict[str, Callable[[Study], Any]] = {
     "cve_semantic": partial(_cve, "cve_semantic"),
     "fgvce_invariant": partial(_fgvce, "invariant"),
     "fgvce_dominant": partial(_fgvce, "dominant"),
+    "fgvce_matched_invariant": partial(_fgvce, "invariant", search="fgvce_matched"),
+    "fgvce_matched_dominant": partial(_fgvce, "dominant", search="fgvce_matched"),
 }
 
 
@@ -104,16 +110,17 @@ _VARIANTS = {
     "gradcam_q": _variant("gradcam", " of Q", "Q", partial(call, "gradcam", of="Q")),
     "contributions_q": _variant("contributions", " of Q", "Q", partial(_contributions, of="Q")),
     "random": Row("random cells, asked of P", "P", _random),
+    "constant": Row("constant map, the ceiling of ξ", "P", _constant),
+    "constant_q": Row("constant map, the ceiling of ξ", "Q", _constant),
     "random_q": Row("random cells, asked of Q", "Q", _random),
 }
 for _name in ("ce", "scout", "cce"):  # Table 3 and Fig. 5
     _with_sp = partial(_with_sigma, _name, "sp_sigma")
     _VARIANTS[f"{_name}_sp"] = _variant(_name, " + SP", "P", _with_sp)
 for _name, _explains in (("invariant", "P"), ("dominant", "Q")):
-    _without_sp = partial(_fgvce, _name, with_sp=False)
-    _VARIANTS[f"fgvce_{_name}_without_sp"] = _variant(
-        f"fgvce_{_name}", " w/o SP", _explains, _without_sp
-    )
+    for _key, _added in (("without_sp", " w/o SP"), ("margin", ", margin evidence")):
+        _other = partial(_fgvce, _name, search=f"fgvce_{_key}")
+        _VARIANTS[f"fgvce_{_name}_{_key}"] = _variant(f"fgvce_{_name}", _added, _explains, _other)
 # They read what a vision transformer alone has; the paper's networks are convolutional.
 _OF_ATTENTION = ("legrad", "rollout")
 ROWS: Mapping[str, Row] = {
@@ -188,7 +195,7 @@ def draw(
     columns = {
         ROWS[row].label: (ROWS[row].explains, maps_of(study, row).maps[samples])
         for row in rows
-        if "random" not in row
+        if not row.startswith(("random", "constant"))
     }
     if columns:
         captions = np.array(study.captions)[samples]

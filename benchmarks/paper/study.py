@@ -21,7 +21,7 @@ from results import Results, choose, parser, run
 from benchmarks.provenance import stamp
 from fgvce_jax.bank import Bank, build_bank, pad_batch
 from fgvce_jax.cli.presets import find_preset, read_preset
-from fgvce_jax.config import ExplainConfig, from_dict
+from fgvce_jax.config import MATCHED, ExplainConfig, SearchConfig, from_dict
 from fgvce_jax.data.pipeline import image_loader, warn_skipped
 from fgvce_jax.errors import InputError
 from fgvce_jax.explain import Explanation, explain
@@ -32,6 +32,13 @@ from fgvce_jax.run_inputs import open_inputs
 from fgvce_jax.search import Counterfactual
 
 PRESETS = {"birds": "demo"}
+SEARCHES = {
+    "fgvce": "FG-VCE",
+    "fgvce_without_sp": "FG-VCE w/o SP",
+    "fgvce_margin": "FG-VCE, margin evidence",
+    "fgvce_matched": "FG-VCE (matched)",
+}
+"""The paper's search, without SP, and with other evidence for the choice of the cell."""
 
 
 def open_preset(name: str) -> ExplainConfig:
@@ -190,7 +197,8 @@ class Study:
         """Candidates for the targets that occur, with `Bank.image` an index of the split."""
         config, size = replace(self.config.bank, top_m=top_m, sigma=sigma), self.options.batch_size
         labels = self.inputs.reference_labels
-        wanted = np.flatnonzero(np.isin(labels, self.target) | (config.reference == "all"))
+        asked = [*self.target, *self.predicted]  # of both classes, for matched evidence
+        wanted = np.flatnonzero(np.isin(labels, asked) | (config.reference == "all"))
 
         def load_wanted(local):
             for index, images in self.references(tuple(wanted[local])):
@@ -200,16 +208,28 @@ class Study:
         image = np.where(bank.image >= 0, wanted[bank.image], -1).astype(np.int32)
         return replace(bank, image=image)
 
+    def search(self, name: str) -> tuple[Bank, SearchConfig]:
+        """One of `SEARCHES`, and the candidates that it chooses from."""
+        config = self.config.search
+        if name == "fgvce_without_sp":
+            config = replace(config, sigma=0.0)
+        elif name == "fgvce_margin":
+            config = replace(config, evidence="margin")
+        elif name == "fgvce_matched":
+            config = replace(MATCHED, sigma=config.sigma, max_iterations=config.max_iterations)
+        top_m = None if config.evidence == "matched" else self.top_m
+        return self.bank(top_m, config.sigma), config
+
     @cache  # noqa: B019
-    def explanation(self, sigma: float) -> Explanation:
-        """FG-VCE's, NumPy leaves; sigma 0 is "without SP"."""
-        bank, config = self.bank(self.top_m, sigma), replace(self.config.search, sigma=sigma)
+    def explanation(self, name: str) -> Explanation:
+        """FG-VCE's, NumPy leaves, by one of `SEARCHES`."""
+        bank, config = self.search(name)
         function = partial(explain, self.clf, bank, config=config)
         return self.batched(function, self.images, self.target)
 
-    def edited(self, sigma: float) -> np.ndarray:
-        """h*, [N, n, n, C]: the features after FG-VCE's edits."""
-        found, bank = self.explanation(sigma), self.bank(self.top_m, sigma)
+    def edited(self, name: str) -> np.ndarray:
+        """h*, [N, n, n, C]: the features after the edits of a search."""
+        found, (bank, _) = self.explanation(name), self.search(name)
         cells = self.cells.reshape(len(self), self.n**2, -1).copy()
         for i, group in enumerate(bank.group[self.target]):
             used = slice(int(found.num_edits[i]))

@@ -16,6 +16,7 @@ PAIRS = {
 def measure(study: Study) -> None:
     """Measure, print, write, draw."""
     rows = [name for pair in PAIRS.items() for name in pair]
+    rows += ["fgvce_matched_invariant", "fgvce_matched_dominant", "constant", "constant_q"]
     measure_scores(study, "table3", rows, [pair[::-1] for pair in PAIRS.items()])
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from fgvce_jax.config import SearchConfig
+from fgvce_jax.config import MATCHED, SearchConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.key.network import Network
 from fgvce_jax.key.samples import Samples
@@ -80,7 +80,11 @@ class Explainer:
 
 def _search(label: str, config: SearchConfig) -> Explainer:
     def answer(network: Network, batch: Samples) -> Answer:
-        candidates = network.bank(sigma=config.sigma).for_targets(batch.target)
+        if config.evidence == "matched":
+            bank = network.bank(None, config.sigma)
+            candidates = bank.for_targets(batch.target, batch.predicted)
+        else:
+            candidates = network.bank(sigma=config.sigma).for_targets(batch.target)
         found = fgvce_edits(network.clf, batch.pixels, batch.target, candidates, config)
         return Answer(edits=Edits.of(found))
 
@@ -100,6 +104,7 @@ EDITS: dict[str, Explainer] = {
     "fgvce": _search("FG-VCE (paper)", SearchConfig()),
     "fgvce_without_sp": _search("FG-VCE w/o SP", SearchConfig(sigma=0.0)),
     "fgvce_margin": _search("FG-VCE, margin evidence", SearchConfig(evidence="margin")),
+    "fgvce_matched": _search("FG-VCE (matched)", MATCHED),
     "cve_edits": _exhaustive("CVE", cve_counterfactuals),
     "cve_semantic_edits": _exhaustive("CVE-semantic", cve_semantic_counterfactuals),
 }

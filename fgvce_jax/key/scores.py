@@ -82,7 +82,7 @@ def _of_edits(clf, edits, batch):
     twin_cells = clf.feature_map(batch.twin_pixels).cells
     distance = jax.vmap(counterfactual_distance)(cells, edits.cells, twin_cells)
     # A mistake's twin is a bird of P: there is no picture that the edits towards Q should reach.
-    right = ~batch.settings[:, 0]
+    right = ~batch.settings[:, 0] & batch.part.any((1, 2))
     return scores | {
         "distance": jnp.where(right, distance, jnp.nan),
         "edits": edits.num_edits.astype(jnp.float32),
@@ -97,12 +97,14 @@ def edit_scores(edit_cell, change, part, n):
     used = edit_cell >= 0
     first = changed.reshape(-1)[edit_cell[0]].astype(jnp.float32)
     precision = average_precision(edit_order(edit_cell, n), changed)
-    # Without an edit there is neither a first one nor an order.
+    # Without an edit there is neither a first one nor an order, and where the part is hidden a
+    # picture and its twin are the same but for rounding.
+    scored = used[0] & part.any()
     return {
-        "edit_changed": jnp.where(used[0] & changed.any(), first, jnp.nan),
+        "edit_changed": jnp.where(scored & changed.any(), first, jnp.nan),
         "edit_in_part": inside[0],
-        "edits_in_part": jnp.where(used[0], jnp.nanmean(inside), jnp.nan),
-        "edit_precision": jnp.where(used[0], precision, jnp.nan),
+        "edits_in_part": jnp.where(scored, jnp.nanmean(inside), jnp.nan),
+        "edit_precision": jnp.where(scored, precision, jnp.nan),
     }
 
 
@@ -116,7 +118,7 @@ def _of_maps(maps, drops, batch):
 
 def map_scores(values, change, part, part_masks, drops, n):
     """The scores of one sample's map; all NaN where it holds one."""
-    changed = truly_changed(change)
+    changed = truly_changed(change) & part.any()
     whole = jnp.isfinite(values).all()
     values = jnp.where(whole, values, 0)
     located = localisation(values, part[None], jnp.ones(1, bool), n)
@@ -136,7 +138,7 @@ def chance(batch: Samples) -> dict[str, np.ndarray]:
     """The shares that a random cell, or a uniform map, has of every sample."""
     n = batch.change.shape[-1]
     changed = np.asarray(jax.vmap(truly_changed)(jnp.asarray(batch.change))).mean((1, 2))
-    changed = np.where(changed > 0, changed, np.nan)
+    changed = np.where((changed > 0) & batch.part.any((1, 2)), changed, np.nan)
 
     @jax.jit
     @jax.vmap

@@ -114,6 +114,7 @@ class _Registry(dict[str, Method]):
 _PAIR: frozenset[Need] = frozenset({"contrast"})
 _BEST: frozenset[Need] = frozenset({"contrast", "bank"})
 _EVERY: frozenset[Need] = frozenset({"contrast", "all_cells"})
+_OURS = "this project"
 
 _RECORDS = (
     # one class
@@ -145,6 +146,8 @@ _RECORDS = (
     Method("cve_semantic", "cve", "CVE-semantic", "Vandenhende et al., ECCV 2022", "Q", _EVERY),
     Method("fgvce_invariant", "fgvce", "FG-VCE invariant", "Zhang et al., Eq. 10", "P", _BEST),
     Method("fgvce_dominant", "fgvce", "FG-VCE dominant", "Zhang et al., Eq. 11", "Q", _BEST),
+    Method("fgvce_matched_invariant", "fgvce", "FG-VCE (matched) invariant", _OURS, "P", _EVERY),
+    Method("fgvce_matched_dominant", "fgvce", "FG-VCE (matched) dominant", _OURS, "Q", _EVERY),
 )
 
 METHODS: dict[str, Method] = _Registry((method.name, method) for method in _RECORDS)

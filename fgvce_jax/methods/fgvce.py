@@ -17,13 +17,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from fgvce_jax.bank import Bank, Candidates
-from fgvce_jax.config import SearchConfig
+from fgvce_jax.config import MATCHED, SearchConfig
 from fgvce_jax.contrast import weighted_difference
 from fgvce_jax.explain import each_problem
 from fgvce_jax.heads import searchable
 from fgvce_jax.methods.scores import contributions_of
 from fgvce_jax.models.classifier import Classifier, FeatureMap
-from fgvce_jax.search import Counterfactual, Problem, edited_cells, result, search
+from fgvce_jax.search import (
+    Counterfactual,
+    Problem,
+    edited_cells,
+    matched_weight,
+    result,
+    search,
+)
 
 Attribution = Callable[[Classifier, Any, Any], Any]
 """(classifier, images [B, H, W, 3] in [0, 1], classes [B]) -> maps [B, n, n]."""
@@ -94,7 +101,9 @@ def fgvce(
         InputError: A bank of another classifier, or one built with another sigma.
     """
     bank.check(clf, config)
-    samples = images, classes, contrast_classes, bank.for_targets(contrast_classes)
+    matched = config.evidence == "matched"
+    candidates = bank.for_targets(contrast_classes, classes if matched else None)
+    samples = images, classes, contrast_classes, candidates
     return weighted_maps(clf, *samples, weight, times_contributions, config)
 
 
@@ -111,17 +120,28 @@ def weighted_maps(
 ) -> tuple[Float[Array, "B n n"], Float[Array, "B n n"]]:
     """`fgvce`, with the candidates of this batch."""
 
-    def edit(problem: Problem):
+    def edit(problem: Problem, predicted: Int[Array, ""]):
         end = search(problem, config).end
         replaced = (end.source >= 0).reshape(problem.cells.shape[:2])
-        return edited_cells(problem.cells, problem.candidates.cells, end.source), replaced
+        edited = edited_cells(problem.cells, problem.candidates.cells, end.source)
+        weights = None
+        if config.evidence == "matched":
+            weights = (
+                matched_weight(problem, problem.cells, predicted),
+                matched_weight(problem, edited, predicted, of_target=True),
+            )
+        return edited, replaced, weights
 
     head, targets, margin = searchable(clf.head), contrast_classes, config.evidence == "margin"
     feature_map = clf.feature_map(images)
     cells = feature_map.cells
-    edited, replaced = each_problem(edit, head, candidates, feature_map, targets, config.chunk)
+    edited, replaced, weights = each_problem(
+        edit, head, candidates, feature_map, targets, config.chunk, jnp.asarray(classes)
+    )
     before = after = jnp.ones(cells.shape[:-1])
-    if weight is None or times_contributions:
+    if weights is not None and (weight is None or times_contributions):
+        before, after = weights
+    elif weight is None or times_contributions:
         before, after = (
             contributions_of(clf, at_cut, of, config.sigma, against if margin else None)
             for at_cut, of, against in (
@@ -176,3 +196,13 @@ def fgvce_invariant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:
 def fgvce_dominant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:
     """The evidence for Q that replaced it (Eq. 11); it explains Q. Arguments of `fgvce`."""
     return fgvce(*arguments, **options)[1]
+
+
+def fgvce_matched_invariant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:
+    """As `fgvce_invariant`, by the search with matched evidence (`fgvce_jax.config.MATCHED`)."""
+    return fgvce_invariant(*arguments, **{"config": MATCHED} | options)
+
+
+def fgvce_matched_dominant(*arguments: Any, **options: Any) -> Float[Array, "B n n"]:
+    """As `fgvce_dominant`, by the search with matched evidence (`fgvce_jax.config.MATCHED`)."""
+    return fgvce_dominant(*arguments, **{"config": MATCHED} | options)

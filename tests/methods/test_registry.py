@@ -79,7 +79,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 def test_which_class_the_maps_explain():
     of_q = [name for name, method in METHODS.items() if method.explains == "Q"]
-    assert of_q == ["cve", "cve_semantic", "fgvce_dominant"]
+    assert of_q == ["cve", "cve_semantic", "fgvce_dominant", "fgvce_matched_dominant"]
     assert {method.explains for method in METHODS.values()} == {"P", "Q"}
 
 
