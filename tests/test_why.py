@@ -186,7 +186,10 @@ def test_photographs_of_the_same_name_keep_their_cards(given, tmp_path):
         (["{photos}"], "expected a file or a pattern such as"),
         (["https://example.org/a.png"], "expected a file, got an address"),
         (["{photos}/a.png", "--per_class", "0"], "per_class: expected 1 or more"),
-        (["{photos}/a.png", "--evidence", "luck"], "evidence: expected predicted, margin or matched"),
+        (
+            ["{photos}/a.png", "--evidence", "luck"],
+            "evidence: expected predicted, margin",
+        ),
         (["{photos}/a.png", "--references", "{photos}"], "no images"),
     ],
 )

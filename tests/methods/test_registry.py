@@ -10,7 +10,7 @@ from fgvce_jax.methods.rise import rise
 
 def test_a_method_is_found_by_name():
     assert METHODS["rise"].load() is rise
-    assert len(METHODS) == len(set(METHODS)) == 21
+    assert len(METHODS) == len(set(METHODS)) == 23
     assert [method.name for method in METHODS.values()] == list(METHODS)
 
 
