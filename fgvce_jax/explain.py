@@ -31,7 +31,7 @@ def explain_one(problem: Problem, config: SearchConfig) -> Explanation:
     state, similarity, masked_before, masked_after = search(problem, config)
     predicted = jnp.argmax(head.logits(problem.rows))
     edited = edited_cells(cells, problem.candidates.cells, state.source)
-    if config.evidence == "matched":
+    if masked_before is None or masked_after is None:  # matched evidence
         before = matched_weight(problem, cells, predicted)
         after = matched_weight(problem, edited, predicted, of_target=True)
     else:
