@@ -33,7 +33,7 @@ PAGES = {
     "key": ("key", "explored"),
     "performance": (
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
-        *("input", "agreement", "table2_random", "whole_split"),
+        *("input", "agreement", "table2_random", "whole_split", "accelerator"),
     ),
     "many-machines": ("lost_workers", "whole_split", "flat_memory"),
 }

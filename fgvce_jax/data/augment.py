@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import dm_pix as pix
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -51,6 +50,10 @@ def augment(
     config: AugmentConfig, key: Key[Array, ""], image: Float[Array, "H W 3"]
 ) -> Float[Array, "H W 3"]:
     """A random variant of `image`, values in [0, 1] before and after."""
+    if not (config.flip or config.crop_padding or config.colour_jitter):
+        return image
+    import dm_pix as pix  # here, so that training without augmentation needs no more than jax
+
     flip_key, shift_key, colour_key = jax.random.split(key, 3)
     if config.flip:
         image = jnp.asarray(pix.random_flip_left_right(flip_key, image))
@@ -66,6 +69,8 @@ def augment(
 def _colour_jitter(
     key: Key[Array, ""], image: Float[Array, "H W 3"], strength: float
 ) -> Float[Array, "H W 3"]:
+    import dm_pix as pix
+
     low, high = 1 - strength, 1 + strength
     changes = (
         partial(pix.random_brightness, max_delta=strength),
