@@ -21,22 +21,20 @@ from fgvce_jax.bank_file import Skipped, open_bank
 from fgvce_jax.clock import Clock
 from fgvce_jax.cluster import Pool, connected
 from fgvce_jax.config import BankConfig, ExplainConfig, RayConfig
-from fgvce_jax.data.example import Dataset
-from fgvce_jax.errors import InputError
 from fgvce_jax.files import fingerprint
 from fgvce_jax.heads import searchable
 from fgvce_jax.inference import check_methods, most_confused, need_all_cells
 from fgvce_jax.logit_changes import why_not_linear
-from fgvce_jax.models import Classifier, open_classifier
+from fgvce_jax.models import Classifier
 from fgvce_jax.progress import notify, stage
-from fgvce_jax.report import MOST_CARDS, View, write_report
+from fgvce_jax.reports import report
 from fgvce_jax.results import CORE_MAPS, Run, open_run, read_run, skip_reasons, summary
-from fgvce_jax.run_inputs import RunInputs, open_inputs, open_splits, preprocessing
+from fgvce_jax.run_inputs import RunInputs, open_inputs, preprocessing
 from fgvce_jax.run_worker import Worker, open_worker, versions
 from fgvce_jax.stop import Stop
 from fgvce_jax.workers import Here, Task
 
-__all__ = ["explain_split", "report_again", "summary"]
+__all__ = ["explain_split", "summary"]
 
 
 def explain_split(
@@ -87,7 +85,7 @@ def explain_split(
         here = sum(len(part) for i, part in enumerate(parts) if i not in run.resumed)
         run.add_info(_timings(clock, started, here))  # for the page; again with what it took
         with clock("report"):
-            _report(folder, inputs.clf, inputs.dataset, inputs.references)
+            report(read_run(folder), inputs.clf, inputs.dataset, inputs.references)
         run.add_info(_timings(clock, started, here))
         run.finish()
 
@@ -219,27 +217,3 @@ def _run_info(
         "versions": versions(),
         "edits_interact": why_not_linear(searchable(clf.head)),
     }
-
-
-def _report(
-    folder: Path, clf: Classifier, dataset: Dataset | None, references: Dataset | None
-) -> Path:
-    view = View(clf.image_size, clf.resize_to)
-    cards = len(read_run(folder).sample(MOST_CARDS).explanations)
-    with stage("Writing the report", cards) as advance:
-        return write_report(folder, dataset, references, view, advance=advance)
-
-
-def report_again(folder: Path) -> Path:
-    """Write the report of a finished run anew, reopening what its config names.
-
-    Where the images are gone the cards say so, and the rest stays.
-    """
-    config = read_run(folder).config
-    clf = open_classifier(config.model)
-    try:
-        splits = open_splits(config.data, config.split, config.reference_split)
-    except InputError as error:
-        notify(f"{error}; the report goes without the images")
-        splits = [None, None]
-    return _report(folder, clf, *splits)

@@ -33,6 +33,7 @@ FLOORS = """
     bank_file run_inputs
     photographs
     report
+    reports
     inference
     run_worker
     run

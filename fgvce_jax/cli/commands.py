@@ -135,9 +135,20 @@ def _report(run: str) -> Path:
     Args:
         run: The run's folder.
     """
-    from fgvce_jax.run import report_again
+    from fgvce_jax.reports import report_again
 
     return report_again(Path(run))
+
+
+def _compare_options(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", help="The folders of two runs or more.")
+    parser.add_argument("--out", default="fgvce-compare.html", help="The page.")
+
+
+def _run_compare(arguments: Namespace) -> Path:
+    from fgvce_jax.reports import compare
+
+    return compare([Path(run) for run in arguments.runs], Path(arguments.out))
 
 
 def _port() -> Callable[..., Any]:
@@ -209,6 +220,12 @@ COMMANDS: tuple[Command, ...] = (
         _run_benchmark,
     ),
     _call("report", "Write a run's report.html again.", lambda: _report, positional=["run"]),
+    Command(
+        "compare",
+        "Show runs over the same images side by side: two classifiers, or two searches.",
+        _compare_options,
+        _run_compare,
+    ),
     Command(
         "train",
         "Train or fine-tune a classifier; a run that was interrupted continues.",

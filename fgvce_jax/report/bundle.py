@@ -26,10 +26,14 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const) (\w+))", re.MULT
 
 
 @cache
-def script() -> str:
-    """The modules as one script, those that others import from first."""
-    sources = {path.stem: path.read_text("utf-8") for path in sorted(PAGE.glob("script/*.js"))}
-    needs = {name: [of for _, of in _IMPORT.findall(text)] for name, text in sources.items()}
+def script(entry: str) -> str:
+    """A module and all that it needs as one script, those that others import from first."""
+    sources, needs, wanted = {}, {}, [entry]
+    while wanted:
+        if (name := wanted.pop()) not in sources:
+            sources[name] = (PAGE / "script" / f"{name}.js").read_text("utf-8")
+            needs[name] = [of for _, of in _IMPORT.findall(sources[name])]
+            wanted += needs[name]
     order = TopologicalSorter(needs).static_order()
     joined = "\n".join(_module(name, sources[name]) for name in order)
     return f'"use strict";\nconst modules = {{}};\n{joined}'
@@ -64,19 +68,27 @@ def as_json(value: Any) -> str:
     return re.sub("[<\u2028\u2029]", lambda found: escapes[found[0]], text)
 
 
-def page(variables: Mapping[str, Any], blocks: Iterable[tuple[str, str]], folder: bool) -> Any:
-    """The page as a stream of text: the template's variables, and (id, JSON) of its data blocks."""
+def page(
+    name: str, variables: Mapping[str, Any], blocks: Iterable[tuple[str, str]], folder: bool = False
+) -> Any:
+    """A page, "report" or "compare", as a stream of text.
+
+    Args:
+        name: Of its template and, but for the report's (main), of its script.
+        variables: Of the template.
+        blocks: (id, JSON) of its data blocks, in order; they are asked for as they are written.
+        folder: Whether its script loads further data from a folder.
+    """
+    joined = script({"report": "main"}.get(name, name))
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("template.html.j2")
+    ).get_template(f"{name}.html.j2")
     style = (PAGE / "style.css").read_text("utf-8")
-    policy = content_policy(script(), folder)
-    stream = template.stream(
-        **variables, blocks=blocks, policy=policy, style=style, script=script()
-    )
+    policy = content_policy(joined, folder)
+    stream = template.stream(**variables, blocks=blocks, policy=policy, style=style, script=joined)
     stream.enable_buffering(100)
     return stream

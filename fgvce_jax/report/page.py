@@ -45,13 +45,14 @@ _DRAWN = ("invariant", "dominant")
 
 
 def write_report(
-    folder: str | Path,
+    run: str | Path | RunResults,
     dataset: Dataset | None,
     references: Dataset | None,
     view: View,
     *,
     title: str | None = None,
     advance: Callable[[int], Any] = lambda count: None,
+    out: Path | None = None,
     in_one_file: int = IN_ONE_FILE,
 ) -> Path:
     """Write report.html into the folder of a run, and report-data/ beside it where it is large.
@@ -61,12 +62,13 @@ def write_report(
     over the explanations; the figures are of all of them.
 
     Args:
-        folder: A run whose results are merged.
+        run: A run whose results are merged: its folder, or what was read of it.
         dataset: The split that was explained; None where it is gone, and the cards say so.
         references: The split that the candidates come from; likewise.
         view: From an image to what the classifier saw of it.
         title: The page's title; by default the data and the classifier of the run's config.
         advance: Called with 1 for every card drawn.
+        out: The folder to write into; by default the run's.
         in_one_file: The most cards of a report that is one file.
 
     Returns:
@@ -75,13 +77,14 @@ def write_report(
     Raises:
         InputError: No finished run, data other than the run's, or a file that cannot be written.
     """
-    results = read_run(folder)
+    results = run if isinstance(run, RunResults) else read_run(run)
+    folder = out or results.folder
     shown = results.sample(MOST_CARDS)
     methods = tuple(dict.fromkeys(results.info["config"].get("methods", ())))
     model = Model(shown, confused_pairs(results), methods, view, advance)
     top = head(results, shown, title, methods)
     apart = len(shown.explanations) > in_one_file
-    data = Path(folder) / "report-data"
+    data = folder / "report-data"
     shutil.rmtree(data, ignore_errors=True)
     chunks = model.chunks(dataset, references)
     if apart:
@@ -99,9 +102,9 @@ def write_report(
         "skipped": results.info["skipped"],
         "info": json.dumps(info, indent=2),
     }
-    path = Path(folder) / "report.html"
+    path = folder / "report.html"
     with whole_file(path) as file:
-        bundle.page(variables, blocks, apart).dump(file, encoding="utf-8")
+        bundle.page("report", variables, blocks, apart).dump(file, encoding="utf-8")
     return path
 
 
@@ -152,7 +155,7 @@ class Model:
             "pairs": (total.as_json() for total in self._totals.values()),  # once cards were added
         }
         for kind, items in found.items():
-            for number, some in enumerate(_in_chunks(items)):
+            for number, some in enumerate(in_chunks(items)):
                 yield kind, number, some
 
     def _cards(self, dataset: Dataset | None) -> Iterator[dict[str, Any]]:
@@ -212,7 +215,8 @@ class Model:
         }
 
 
-def _in_chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+def in_chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items, `CHUNK` at a time."""
     remaining = iter(items)
     while some := list(islice(remaining, CHUNK)):
         yield some

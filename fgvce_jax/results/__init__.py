@@ -25,7 +25,7 @@ folder (`files.FolderLock`).
 from fgvce_jax.results.parts import CORE_MAPS, EXPLANATIONS, PREDICTIONS, Edit, ImageResult
 from fgvce_jax.results.read import RunResults, read_run
 from fgvce_jax.results.summary import flips, skip_reasons, summary
-from fgvce_jax.results.write import Run, open_run
+from fgvce_jax.results.write import Run, open_run, unfinished_run
 
 __all__ = [
     "CORE_MAPS",
@@ -40,4 +40,5 @@ __all__ = [
     "read_run",
     "skip_reasons",
     "summary",
+    "unfinished_run",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,13 @@ _Write = Callable[[pa.Table], None]
 
 
 def merge_parts(
-    folder: Path, num_parts: int, class_names: Sequence[str], map_names: Sequence[str]
+    parts: Path,
+    numbers: Sequence[int],
+    class_names: Sequence[str],
+    map_names: Sequence[str],
+    folder: Path,
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
-    """Write the tables and the maps of a run, a part at a time.
+    """Write the tables and the maps of some of a run's parts into a folder, a part at a time.
 
     Returns:
         The counts of run.json, and the skipped images: their index, id and why.
@@ -49,8 +53,8 @@ def merge_parts(
         Unfinished: A part is damaged or out of place, or the disk is full.
     """
     names = pa.array(class_names, pa.string())
-    paths = [part_path(folder / "parts", number) for number in range(num_parts)]
-    maps, images = _map_fields(paths, map_names)
+    paths = {number: part_path(parts, number) for number in numbers}
+    maps, images = _map_fields(list(paths.values()), map_names)
     counts, skipped = Counter[str](), []
     with ExitStack() as stack:
         predictions = stack.enter_context(_file(folder / "predictions.parquet", PREDICTIONS))
@@ -72,10 +76,10 @@ def merge_parts(
     return _in_full(counts, len(skipped)), skipped
 
 
-def _in_order(paths: Sequence[Path]) -> Iterator[pa.Table]:
+def _in_order(paths: Mapping[int, Path]) -> Iterator[pa.Table]:
     """The parts, verified, their images in the order of the split."""
     last = -1
-    for number, path in enumerate(paths):
+    for number, path in paths.items():
         part = read_part(path, number)
         index = part["index"].to_numpy()
         if np.any(np.diff(index, prepend=last) <= 0):

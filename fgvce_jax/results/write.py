@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from fgvce_jax.results.parts import (
     read_part,
     write_part,
 )
+from fgvce_jax.results.read import RunResults, read_run
 from fgvce_jax.results.summary import skip_reasons
 
 
@@ -111,7 +114,8 @@ class Run:
         # They belong to the tables replaced now.
         for name in ("run.json", "evaluation.json", "report.html"):
             (self.folder / name).unlink(missing_ok=True)
-        counts, skipped = merge_parts(self.folder, num_parts, class_names, map_names)
+        numbers = range(num_parts)
+        counts, skipped = merge_parts(self.parts, numbers, class_names, map_names, self.folder)
         summary = {"format": FORMAT, "config": self.config, "counts": counts, "skipped": skipped}
         summary["skipped_by_reason"] = skip_reasons(skipped)
         write_json(self.folder / "run.json", summary | dict(info))
@@ -176,6 +180,37 @@ def whole_parts(folder: Path) -> frozenset[int]:
         else:
             found.add(number)
     return frozenset(found)
+
+
+@contextmanager
+def unfinished_run(folder: Path, class_names: Sequence[str], images: int) -> Iterator[RunResults]:
+    """What a run that is not finished has so far, as if that were all, while the block runs.
+
+    Its parts are put together in a temporary folder. `info["missing"]` says how much there is.
+
+    Args:
+        folder: The run's.
+        class_names: As for `Run.merge`.
+        images: How many the whole run has.
+
+    Raises:
+        InputError: There is no part that can be read.
+    """
+    numbers = sorted(whole_parts(folder))
+    if not numbers:
+        raise InputError(
+            f"{folder}: the run has not finished any part; run it again to continue it"
+        )
+    kept = read_json(folder / "config.json")
+    with tempfile.TemporaryDirectory() as temporary:
+        place, maps = Path(temporary), (*CORE_MAPS, *kept["config"].get("methods", ()))
+        counts, skipped = merge_parts(folder / "parts", numbers, class_names, maps, place)
+        missing = images - counts["images"]
+        state = f"{counts['images']:,} of {images:,} images are done, {missing:,} are missing."
+        info = kept | {"counts": counts, "skipped": skipped, "missing": state}
+        write_json(place / "config.json", kept)
+        write_json(place / "run.json", info)
+        yield read_run(place)
 
 
 def open_run(folder: str | Path, config: Mapping[str, Any]) -> Run:

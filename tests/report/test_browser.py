@@ -19,8 +19,8 @@ from report.runs import CLASSES, VIEW, Images, make_run, mistake
 
 import fgvce_jax as fg
 from fgvce_jax.logit_changes import logit_changes
-from fgvce_jax.report import write_report
-from fgvce_jax.results import CORE_MAPS, Edit, ImageResult
+from fgvce_jax.report import write_comparison, write_report
+from fgvce_jax.results import CORE_MAPS, Edit, ImageResult, read_run
 
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text("utf-8")
 QUIET = [
@@ -424,3 +424,24 @@ def test_images_that_are_gone_say_so(visit, tmp_path):
     page = visit(write_report(folder, None, None, VIEW))
     expect(cards(page).locator(".views .missing")).to_contain_text("are gone")
     assert cards(page).locator(".curve").is_visible()
+
+
+def test_runs_side_by_side(visit, tmp_path):
+    ours, theirs = mistake(0, 0, 1, [3, 4]), mistake(0, 0, 2, [5])
+    runs = [
+        read_run(make_run(tmp_path / name, [one, mistake(1, 3, 4, [6])]))
+        for name, one in (("a", ours), ("b", theirs))
+    ]
+    path = write_comparison(runs, ["a", "b"], tmp_path / "compare.html", Images("test"), VIEW)
+    page = visit(path, width=420)
+    page.locator("#q").fill("finch")
+    assert shown(page) == [ours.id]
+    cards(page).first.scroll_into_view_if_needed()
+    columns = cards(page).locator(".run")
+    expect(columns).to_have_count(2)
+    expect(columns.nth(0)).to_contain_text("predicts finch & co, 2 edits")
+    expect(columns.nth(1)).to_contain_text("predicts owl's cousin, 1 edit")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    assert not [v["id"] for v in found if v["impact"] in ("serious", "critical")]

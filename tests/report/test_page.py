@@ -17,7 +17,7 @@ from fgvce_jax.report import page as page_module
 from fgvce_jax.report.cards import encoded, reachable
 from fgvce_jax.report.head import duration, maps_with_nan
 from fgvce_jax.report.pairs import confused_pairs
-from fgvce_jax.results import ImageResult, read_run
+from fgvce_jax.results import ImageResult, open_run, read_run, unfinished_run
 
 OTHERS = ("gradcam", "fgvce_invariant", "fgvce_dominant", "scout", "cve")
 
@@ -377,6 +377,27 @@ def test_images_that_are_gone_leave_the_rest_of_their_cards(run):
     assert {card["gone"] for card in Page(text).data["cards"]} == {
         "the data that this run read are gone"
     }
+
+
+def test_a_run_that_is_not_finished_shows_what_there_is(tmp_path):
+    config = {"data": {"name": "birds"}, "model": {"arch": "vgg16"}, "methods": ["scout"]}
+    with open_run(tmp_path / "run", config) as run:
+        with pytest.raises(InputError, match="no part of the run is finished"):
+            with unfinished_run(run.folder, CLASSES, 10):
+                pass
+        run.write_part(0, [mistake(0, 0, 1, [3], extra=("scout",))])
+        run.write_part(2, [mistake(4, 0, 1, [5], extra=("scout",)), mistake(5, 2, 1, [5])])
+        before = sorted(path.name for path in run.folder.iterdir())
+        with unfinished_run(run.folder, CLASSES, 10) as found:
+            text = write(found, out=run.folder)
+        assert sorted({*before, "report.html"}) == sorted(p.name for p in run.folder.iterdir())
+        assert "3 of 10 images are done, 7 are missing." in text
+        page = Page(text)
+        assert page.index["rows"]["index"] == [0, 4, 5]
+        assert len(page.data["cards"]) == 3
+    resumed = open_run(tmp_path / "run", config)
+    assert resumed.resumed == {0, 2}  # its report is no obstacle to the rest
+    resumed.lock.release()
 
 
 def test_other_data_than_the_runs_are_refused(run):

@@ -1,6 +1,6 @@
 // A card: one image, its maps, the curves and every edit.
 
-import {className, report} from "./data.js";
+import {cardOf, className, report} from "./data.js";
 import {curves} from "./curve.js";
 import {el} from "./dom.js";
 import {after, describe, editList, slider, whyNoUndo} from "./edits.js";
@@ -106,7 +106,8 @@ function evidence(row, card) {
 }
 
 /** Fill an article with the card of a row. */
-export function build(article, row, card) {
+export async function build(article, row) {
+  const card = await cardOf(row);
   article.replaceChildren(header(row, card));
   const pictures = views(row, card);
   const side = el("div", {class: "side"});
@@ -136,5 +137,4 @@ export function build(article, row, card) {
     article.append(list.element);
   }
   side.append(evidence(row, card) ?? "");
-  article.dataset.built = "yes";
 }

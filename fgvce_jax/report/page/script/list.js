@@ -1,39 +1,12 @@
-// The cards that are asked for: filtered, sorted, and built when they come into view.
+// Cards that are built when they come into view.
 
-import {build} from "./card.js";
-import {cardOf, rows} from "./data.js";
+import {rows} from "./data.js";
 import {el, field} from "./dom.js";
 
 const KEPT = 40;
 
-/** Whether a row is among those that a state asks for. */
-export function wanted(row, state) {
-  const edits = row.edits;
-  return (!state.pair || row.pair === state.pair)
-    && state.q.toLowerCase().split(/\s+/).every((word) => row.text.includes(word))
-    && edits >= Number(state.least || 0)
-    && edits <= (state.most === "" ? Infinity : Number(state.most))
-    && (!state.unflipped || !row.flipped)
-    && (!state.unlikely || row.pQ1 === null || row.pQ1 < 0.5)
-    && (!state.suspects || row.suspected);
-}
-
-const text = (key) => (a, b) => a[key].localeCompare(b[key], undefined, {numeric: true});
-const number = (key) => (a, b) => (a[key] ?? 0) - (b[key] ?? 0);
-const ORDERS = {
-  index: number("index"), edits: number("edits"), before: number("pQ0"), after: number("pQ1"),
-  suspect: number("suspect"), pair: text("text"), id: text("id"),
-};
-
-/** The rows that a state asks for, in its order. */
-export function select(state) {
-  const [, sign, key] = state.sort.match(/^(-?)(.*)$/);
-  const order = ORDERS[key] ?? ORDERS.index;
-  const found = rows.filter((row) => wanted(row, state));
-  return found.sort((a, b) => (sign ? -1 : 1) * order(a, b) || a.n - b.n);
-}
-
 const built = new Set();
+let build = null;
 const comings = new IntersectionObserver(meet, {rootMargin: "900px 0px"});
 
 function meet(entries) {
@@ -47,7 +20,8 @@ export async function fill(article) {
   article.dataset.built = "soon";
   const row = rows[Number(article.dataset.n)];
   try {
-    build(article, row, await cardOf(row));
+    await build(article, row);
+    article.dataset.built = "yes";
   } catch (error) {
     article.replaceChildren(el("p", {class: "missing"}, `${row.id}: ${error.message}`));
   }
@@ -68,8 +42,9 @@ function trim() {
   }
 }
 
-/** Show rows as cards, each a place that is filled when it comes near the view. */
-export function show(found) {
+/** Show rows as cards, each a place that `make` (article, row) fills when it comes near the view. */
+export function show(found, make) {
+  build = make;
   comings.disconnect();
   built.clear();
   const articles = found.map((row) => el("article", {

@@ -1,6 +1,8 @@
 // The report's parts put together, and the keys.
 
-import {articles, fill, select, show} from "./list.js";
+import {build} from "./card.js";
+import {articles, fill, show} from "./list.js";
+import {select} from "./select.js";
 import {rows} from "./data.js";
 import {field} from "./dom.js";
 import {charts, findings, matrix, pairTable} from "./overview.js";
@@ -22,7 +24,7 @@ function render(state, before) {
   field("tools").hidden = Boolean(one);
   field("one").hidden = !one;
   tell(state, one ? one.length : selected.length);
-  show(one ?? selected);
+  show(one ?? selected, build);
   if (one) steps(state, one);
   if (moved && state.pair && !one) {
     field("pair").dataset.key = state.pair;
