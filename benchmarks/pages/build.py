@@ -29,7 +29,10 @@ from fgvce_jax.methods import METHODS
 from fgvce_jax.models import load_classifier
 
 PAGES = {
-    "results": ("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
+    "results": (
+        *("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
+        "label_errors",
+    ),
     "key": ("key", "explored"),
     "performance": (
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),

@@ -198,9 +198,7 @@ def unfinished_run(folder: Path, class_names: Sequence[str], images: int) -> Ite
     """
     numbers = sorted(whole_parts(folder))
     if not numbers:
-        raise InputError(
-            f"{folder}: the run has not finished any part; run it again to continue it"
-        )
+        raise InputError(f"{folder}: no part of the run is finished; run it again to continue it")
     kept = read_json(folder / "config.json")
     with tempfile.TemporaryDirectory() as temporary:
         place, maps = Path(temporary), (*CORE_MAPS, *kept["config"].get("methods", ()))

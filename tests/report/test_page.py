@@ -382,9 +382,9 @@ def test_images_that_are_gone_leave_the_rest_of_their_cards(run):
 def test_a_run_that_is_not_finished_shows_what_there_is(tmp_path):
     config = {"data": {"name": "birds"}, "model": {"arch": "vgg16"}, "methods": ["scout"]}
     with open_run(tmp_path / "run", config) as run:
-        with pytest.raises(InputError, match="no part of the run is finished"):
-            with unfinished_run(run.folder, CLASSES, 10):
-                pass
+        nothing = unfinished_run(run.folder, CLASSES, 10)
+        with pytest.raises(InputError, match="no part of the run is finished"), nothing:
+            pass
         run.write_part(0, [mistake(0, 0, 1, [3], extra=("scout",))])
         run.write_part(2, [mistake(4, 0, 1, [5], extra=("scout",)), mistake(5, 2, 1, [5])])
         before = sorted(path.name for path in run.folder.iterdir())
