@@ -251,15 +251,7 @@ def build_bank(
         config = replace(config, sigma=SearchConfig.sigma)
     head = searchable(clf.head)
 
-    order = np.argsort(labels, kind="stable")
-    held, starts = np.unique(labels[order], return_index=True)
-    unread = dict(zip(held.tolist(), np.split(order, starts)[1:], strict=True))
-    if classes is not None:
-        unread = {k: unread[k] for k in np.intersect1d(held, classes).tolist()}
-    if not unread:
-        raise InputError(
-            "reference images: expected some of the classes that are explained, got others only"
-        )
+    unread = _images_by_class(labels, classes)
     found: dict[int, list[_Reference]] = {k: [] for k in unread}
     while wanted := _next_round(unread, found, config.per_class):
         for indices, batch in load(np.array(wanted)):
@@ -279,6 +271,22 @@ def _picture(load: Loader, index: int) -> UInt8[np.ndarray, "S S 3"]:
     for _, images in load(np.array([index])):
         return np.round(np.asarray(images[0]) * 255).astype(np.uint8)
     raise InputError(f"reference image {index}: cannot be read any more")
+
+
+def _images_by_class(
+    labels: Int[np.ndarray, "M"], classes: Sequence[int] | Int[np.ndarray, "_"] | None
+) -> dict[int, np.ndarray]:
+    """The images of every class that is asked for, in dataset order."""
+    order = np.argsort(labels, kind="stable")
+    held, starts = np.unique(labels[order], return_index=True)
+    images = dict(zip(held.tolist(), np.split(order, starts)[1:], strict=True))
+    if classes is not None:
+        images = {k: images[k] for k in np.intersect1d(held, classes).tolist()}
+    if not images:
+        raise InputError(
+            "reference images: expected some of the classes that are explained, got others only"
+        )
+    return images
 
 
 def _references(

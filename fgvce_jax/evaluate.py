@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from fgvce_jax.data.example import Dataset
 from fgvce_jax.data.pipeline import move_keypoints
@@ -28,7 +28,7 @@ from fgvce_jax.metrics import (
 )
 from fgvce_jax.models import open_classifier
 from fgvce_jax.progress import stage
-from fgvce_jax.results import read_run
+from fgvce_jax.results import RunResults, read_run
 from fgvce_jax.run_inputs import open_splits
 
 MAPS = {"invariant": "contributions_before", "dominant": "contributions_after"}
@@ -60,15 +60,9 @@ def evaluate_run(run_folder: str | Path, *, merge_sides: bool = True) -> dict[st
     results = read_run(run_folder)
     config = results.config
     dataset, references = open_splits(config.data, config.split, config.reference_split)
-    if not dataset.keypoint_names:
-        raise InputError(
-            f"dataset {config.data.name}: has no keypoints, expected one that has: birds, cub, or "
-            "dogs prepared with StanfordExtra's JSON"
-        )
+    _check_keypoints(config.data.name, dataset)
     clf = open_classifier(config.model)
-    table = results.explanations.read(["status", "id", "index", "edits"])
-    explained = np.flatnonzero(np.array(table["status"].to_pylist()) == "explained")
-    rows = table.select(["id", "index", "edits"]).take(explained).to_pylist()
+    explained, rows = _explained(results)
     used = {edit["candidate_index"] for row in rows for edit in row["edits"]}
     with stage("Reading keypoints", len(rows) + len(used)) as advance:
         read = partial(_keypoints, view=(clf.image_size, clf.resize_to), advance=advance)
@@ -202,3 +196,18 @@ def evaluation_table(measures: dict[str, Any]) -> str:
 Maps: pixels above half the maximum, keypoints and mean contribution s inside;
 samples without a keypoint inside are left out (without)."""
     return "\n".join([*lines, note])
+
+
+def _check_keypoints(name: str, dataset: Dataset) -> None:
+    if not dataset.keypoint_names:
+        raise InputError(
+            f"dataset {name}: has no keypoints, expected one that has: birds, cub, or dogs "
+            "prepared with StanfordExtra's JSON"
+        )
+
+
+def _explained(results: RunResults) -> tuple[Int[np.ndarray, "N"], list[dict[str, Any]]]:
+    """The explanations that had references to take edits from: their places, and their edits."""
+    table = results.explanations.read(["status", "id", "index", "edits"])
+    explained = np.flatnonzero(np.array(table["status"].to_pylist()) == "explained")
+    return explained, table.select(["id", "index", "edits"]).take(explained).to_pylist()

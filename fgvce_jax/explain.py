@@ -18,10 +18,11 @@ from fgvce_jax.checks import check_labelled, check_logits
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.contrast import weighted_difference
 from fgvce_jax.explanation import Explanation, Seen
+from fgvce_jax.greedy import Problem, edited_cells
 from fgvce_jax.heads import Head, SearchHead, searchable
 from fgvce_jax.models.classifier import Classifier, FeatureMap, feature_map_of
 from fgvce_jax.partition import contributions_of_masks
-from fgvce_jax.search import Problem, edited_cells, matched_weight, search
+from fgvce_jax.search import matched_weight, search
 
 
 def explain_one(problem: Problem, config: SearchConfig) -> Explanation:

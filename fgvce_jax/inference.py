@@ -31,8 +31,7 @@ from fgvce_jax.explanation import Explanation
 from fgvce_jax.heads import searchable
 from fgvce_jax.logit_changes import logit_changes, why_not_linear
 from fgvce_jax.memory import available_bytes, program_bytes
-from fgvce_jax.methods import METHODS
-from fgvce_jax.metrics.maps import at_cells
+from fgvce_jax.method_maps import EXPLAINED_BY, method_maps
 from fgvce_jax.models.classifier import Classifier, FeatureMap
 from fgvce_jax.neighbours import nearest_classes, reference_features
 from fgvce_jax.progress import notify
@@ -127,55 +126,6 @@ def most_confused(votes: Float[np.ndarray, "2 K K"]) -> Int[np.ndarray, "K"]:
     found = counts + probabilities / (counts.sum() + 1)  # each sum is below the number of images
     np.fill_diagonal(found, -1)
     return found.argmax(-1).astype(np.int32)
-
-
-# --- other methods' maps beside the explanations -------------------------------------------------
-
-EXPLAINED_BY = {"fgvce_invariant": "invariant", "fgvce_dominant": "dominant"}
-"""Methods whose maps an explanation holds already, and under which name."""
-
-
-def check_methods(names: Sequence[str], clf: Classifier) -> tuple[str, ...]:
-    """The methods named, in order and each once; InputError for one that the classifier lacks.
-
-    Each is traced for one image, which takes a moment, so that this is known before anything is
-    computed.
-    """
-    image = jax.ShapeDtypeStruct((1, clf.image_size, clf.image_size, 3), jnp.float32)
-    label = jax.ShapeDtypeStruct((1,), jnp.int32)
-    for method in (METHODS[name] for name in names):
-        if not method.needs & {"bank", "all_cells"}:  # these take any classifier
-            jax.eval_shape(method, clf, image, label, label)
-    return tuple(dict.fromkeys(names))
-
-
-def need_all_cells(names: Sequence[str]) -> bool:
-    """Whether a method needs a bank of all cells of the references."""
-    return any("all_cells" in METHODS[name].needs for name in names)
-
-
-def method_maps(
-    names: Sequence[str],
-    clf: Classifier,
-    images: Float[np.ndarray, "B H W 3"],
-    predicted: Int[Any, "B"],
-    targets: Int[Any, "B"],
-    n: int,
-    *,
-    bank: Bank | None = None,
-    all_cells: Bank | None = None,
-) -> dict[str, Float[np.ndarray, "B n n"]]:
-    """Each method's maps at cell resolution n: of P, against Q where it contrasts two classes.
-
-    `images` are in [0, 1]; `all_cells` is a bank with `top_m=None`, for methods that need it.
-    """
-    maps = {}
-    for name in names:
-        method = METHODS[name]
-        given = all_cells if "all_cells" in method.needs else bank
-        out = method(clf, images, predicted, targets, bank=given)
-        maps[name] = np.asarray(jax.vmap(partial(at_cells, n=n))(out))
-    return maps
 
 
 # --- explanations -------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from fgvce_jax.cluster import Pool, connected
 from fgvce_jax.config import BankConfig, ExplainConfig, RayConfig
 from fgvce_jax.files import fingerprint
 from fgvce_jax.heads import searchable
-from fgvce_jax.inference import check_methods, most_confused, need_all_cells
+from fgvce_jax.inference import most_confused
 from fgvce_jax.logit_changes import why_not_linear
+from fgvce_jax.method_maps import check_methods, need_all_cells
 from fgvce_jax.models import Classifier
 from fgvce_jax.progress import notify, stage
 from fgvce_jax.reports import report

@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
     "fgvce_jax/partition.py": ["test_partition.py", "test_search.py"],
     "fgvce_jax/bank.py": ["test_bank.py"],
+    "fgvce_jax/greedy.py": ["test_search.py", "methods/test_cve.py", "test_explain.py"],
+    "fgvce_jax/matched.py": ["test_matched.py"],
     "fgvce_jax/search.py": ["test_search.py", "methods/test_cve.py", "test_explain.py"],
     "fgvce_jax/contrast.py": ["test_contrast.py"],
     "fgvce_jax/explain.py": ["test_explain.py"],

@@ -14,12 +14,11 @@ from fgvce_jax.explain import Explanation
 from fgvce_jax.inference import (
     Explainer,
     Predictor,
-    check_methods,
     confusion_votes,
     image_result,
-    method_maps,
     most_confused,
 )
+from fgvce_jax.method_maps import check_methods, method_maps
 from fgvce_jax.methods import METHODS, cve
 from fgvce_jax.results import CORE_MAPS, Edit
 

@@ -4,7 +4,7 @@ CVE: "Counterfactual Visual Explanations" (Goyal et al., ICML 2019) takes the pa
 candidate whose exchange raises the target's probability most. CVE-semantic: "Making Heads or Tails:
 Towards Semantically Consistent Visual Counterfactuals" (Vandenhende et al., ECCV 2022) adds the
 similarity of the two, and considers the most similar pairs only. Each cell and each candidate is
-used at most once, in the loop of `fgvce_jax.search.greedy_edits`. The bank for them is built with
+used at most once, in the loop of `fgvce_jax.greedy`. The bank for them is built with
 `top_m=None`: all n^2 cells of the reference images.
 """
 
@@ -22,20 +22,19 @@ from jaxtyping import Array, Bool, Float, Int
 from fgvce_jax.bank import Bank, Candidates, pad_batch
 from fgvce_jax.config import SearchConfig
 from fgvce_jax.explain import each_problem
-from fgvce_jax.heads import PooledLinear, searchable
-from fgvce_jax.methods.scores import check_chunk
-from fgvce_jax.models.classifier import Classifier
-from fgvce_jax.search import (
-    Counterfactual,
+from fgvce_jax.greedy import (
     Problem,
     Proposal,
     SearchState,
     cosine,
     edit_similarity,
     greedy_edits,
-    result,
     similarities,
 )
+from fgvce_jax.heads import PooledLinear, searchable
+from fgvce_jax.methods.scores import check_chunk
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.search import Counterfactual, result
 
 TIE = 1e-5
 """Objectives closer than this are a tie: float32 sums over the classes cannot separate them."""

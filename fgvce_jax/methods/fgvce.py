@@ -20,17 +20,11 @@ from fgvce_jax.bank import Bank, Candidates
 from fgvce_jax.config import MATCHED, SearchConfig
 from fgvce_jax.contrast import weighted_difference
 from fgvce_jax.explain import each_problem
+from fgvce_jax.greedy import Problem, edited_cells
 from fgvce_jax.heads import searchable
 from fgvce_jax.methods.scores import contributions_of
 from fgvce_jax.models.classifier import Classifier, FeatureMap
-from fgvce_jax.search import (
-    Counterfactual,
-    Problem,
-    edited_cells,
-    matched_weight,
-    result,
-    search,
-)
+from fgvce_jax.search import Counterfactual, matched_weight, result, search
 
 Attribution = Callable[[Classifier, Any, Any], Any]
 """(classifier, images [B, H, W, 3] in [0, 1], classes [B]) -> maps [B, n, n]."""

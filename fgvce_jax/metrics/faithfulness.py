@@ -8,8 +8,9 @@ paper, or those of RISE's code: a slight blur for insertion, zeros for deletion.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,12 @@ def substrates(
     kind: str,
     sigma: float | Float[Array, ""],
 ) -> tuple[Float[Array, "H W 3"], Float[Array, "H W 3"]]:
-    """The images that insertion starts from and that deletion ends at; see `faithfulness`."""
+    """The images that insertion starts from and that deletion ends at.
+
+    "blur": the image under a Gaussian of `sigma`, for both. "rise": for insertion a blur of 11 x 11
+    pixels with a standard deviation of 5, for deletion zeros, both of the normalised image (zeros
+    are the classifier's mean colour; black for features of the user's own).
+    """
     if kind == "blur":
         blurry = blurred(image, sigma)
         return blurry, blurry
@@ -102,8 +108,7 @@ def faithfulness(
     """Insertion and deletion curves; `score` makes percentages of them.
 
     The curves share their ends where they can, so S steps take 2 S forward passes of one image,
-    and one more with RISE's substrates. They are made `chunk` at a time, whichever maps they
-    belong to.
+    and one more with RISE's substrates, `chunk` at a time, whichever maps they belong to.
 
     Args:
         images: In [0, 1].
@@ -112,10 +117,7 @@ def faithfulness(
         share: Of the pixels exchanged in one step, rounded down to whole pixels, at least 1.
         sigma: Of the "blur", in pixels; by default 10 for a height of 224, and in proportion.
         chunk: Images in one forward pass.
-        substrate: "blur": the image under a Gaussian of `sigma`, for both. "rise": for insertion a
-            blur of 11 x 11 pixels with a standard deviation of 5, for deletion zeros, both of the
-            normalised image (zeros are the classifier's mean colour; black for features of the
-            user's own).
+        substrate: "blur" or "rise", see `substrates`.
         ties: Pixels with the same value are exchanged "together", in the step that reaches the
             first of them, so that no order is invented; or "in_order" of their index, as many in
             each step (RISE's code leaves their order to a sort).
@@ -127,10 +129,8 @@ def faithfulness(
     check_choice("substrate", substrate, ("blur", "rise"))
     check_choice("ties", ties, ("together", "in_order"))
     size = (images.shape[1], images.shape[2])
-    pixels = size[0] * size[1]
-    step = max(1, int(share * pixels))
-    steps = -(-pixels // step)
-    counts = jnp.minimum(jnp.arange(steps + 1) * step, pixels)
+    counts = _counts(size[0] * size[1], share)
+    steps = len(counts) - 1
     sigma = 10 * size[0] / 224 if sigma is None else sigma
     starts, ends = jax.vmap(lambda image: substrates(clf, image, substrate, sigma))(images)
     ranks = jax.vmap(lambda values: pixel_ranks(values, size, ties))(maps)
@@ -140,22 +140,42 @@ def faithfulness(
     deleting = steps if substrate == "rise" else steps - 1
     count = jnp.concatenate([counts, counts[1 : deleting + 1]])[:, None, None]
     inserting = (jnp.arange(len(count)) <= steps)[:, None, None, None]
-    work = len(images) * len(count)
-    chunk = min(chunk, work)
-    places = jnp.arange(-(-work // chunk) * chunk).reshape(-1, chunk) % work
 
-    def passes(places):
-        sample, k = jnp.divmod(places, len(count))
-        exchanged = (ranks[sample] < count[k])[..., None]
+    def exchanged(sample, k):
+        inside = (ranks[sample] < count[k])[..., None]
         other = jnp.where(inserting[k], starts[sample], ends[sample])
-        batch = jnp.where(exchanged == inserting[k], images[sample], other)
-        p = jax.nn.softmax(clf(batch))
-        return jnp.take_along_axis(p, classes[sample, None], axis=-1)[:, 0]
+        return jnp.where(inside == inserting[k], images[sample], other)
 
-    p = jax.lax.map(passes, places).ravel()[:work].reshape(len(images), len(count))
+    p = _probabilities(clf, exchanged, classes, len(count), chunk)
     insertion, inside = p[:, : steps + 1], p[:, steps + 1 :]
     deletion = jnp.concatenate([insertion[:, -1:], inside], axis=1)
     if substrate == "blur":
         deletion = jnp.concatenate([deletion, insertion[:, :1]], axis=1)
     fraction = jax.vmap(lambda own: (own < counts[:, None, None]).mean((1, 2)))(ranks)
     return Curves(fraction, insertion, deletion)
+
+
+def _counts(pixels: int, share: float) -> Int[Array, "steps"]:
+    """How many pixels are exchanged after each step, from none to all."""
+    step = max(1, int(share * pixels))
+    return jnp.minimum(jnp.arange(-(-pixels // step) + 1) * step, pixels)
+
+
+def _probabilities(
+    clf: Classifier,
+    images_of: Callable[[Any, Any], Any],
+    classes: Int[Array, "B"],
+    count: int,
+    chunk: int,
+) -> Float[Array, "B count"]:
+    """Of each sample's class in each of its `count` images, `images_of` (samples, numbers)."""
+    work = len(classes) * count
+    chunk = min(chunk, work)
+    places = jnp.arange(-(-work // chunk) * chunk).reshape(-1, chunk) % work
+
+    def passes(places):
+        sample, number = jnp.divmod(places, count)
+        p = jax.nn.softmax(clf(images_of(sample, number)))
+        return jnp.take_along_axis(p, classes[sample, None], axis=-1)[:, 0]
+
+    return jax.lax.map(passes, places).ravel()[:work].reshape(len(classes), count)

@@ -19,7 +19,7 @@ from fgvce_jax.config import ModelConfig
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import writing
 from fgvce_jax.imagenet import imagenet_classes
-from fgvce_jax.models.classifier import Backbone, Classifier
+from fgvce_jax.models.classifier import Classifier
 from fgvce_jax.models.description import (
     DESCRIPTION,
     check_channels,
@@ -144,8 +144,8 @@ def load_classifier(
 ) -> Classifier:
     """A classifier from a checkpoint folder, or from an architecture's name and a weights file.
 
-    `load_classifier("checkpoints/birds")` needs nothing else: the folder describes itself, and
-    one that the working directory lacks is looked for among those that the package ships.
+    `load_classifier("checkpoints/birds")` needs nothing else: the folder describes itself, and one
+    that the working directory lacks is looked for among those that the package ships.
     `load_classifier("resnet50", weights="my.safetensors")` reads weights of torchvision or Hugging
     Face (see `fgvce_jax.models.convert`).
 
@@ -163,7 +163,8 @@ def load_classifier(
         InputError: An unknown architecture, no such folder or file, one that cannot be read,
             weights that do not fit, or a size, mean or std out of range.
     """
-    for name, values in (("mean", mean), ("std", std)):
+    pairs = (("mean", mean), ("std", std))
+    for name, values in pairs:
         if values is not None:
             check_channels(name, values)
     if weights is not None:
@@ -180,10 +181,8 @@ def load_classifier(
         )
     else:
         clf = _load_folder(_find_folder(path_or_arch), cut, image_size)
-        features = clf.features
-        assert isinstance(features, Backbone)  # as every checkpoint's
-        normalisation = {"mean": mean, "std": std}
-        given = {k: jnp.float32(v) for k, v in normalisation.items() if v is not None}
+        features: Any = clf.features  # a Backbone, as every checkpoint's
+        given = {name: jnp.float32(value) for name, value in pairs if value is not None}
         clf = replace(
             clf,
             features=replace(features, **given),

@@ -45,7 +45,7 @@ def port(
     std: Sequence[float] | np.ndarray | None = None,
     class_names: str | Path | None = None,
 ) -> Classifier:
-    """Turn weights into a checkpoint folder (`fgvce port`).
+    """Turn weights into a checkpoint folder (`fgvce port`), and return its classifier.
 
     Args:
         weights: A .safetensors, .pth, .pt, .ckpt or .bin file, with names as torchvision's, timm's
@@ -62,9 +62,6 @@ def port(
         mean: Means of red, green and blue that images were normalised with, in units of [0, 1].
         std: Standard deviations; likewise.
         class_names: A text file with a name a line.
-
-    Returns:
-        The classifier that was written.
 
     Raises:
         InputError: Weights or names that cannot be used, or a folder that holds something else.

@@ -96,12 +96,8 @@ def write_report(
         ((f"{kind}-{number}", bundle.as_json(items)) for kind, number, items in chunks),
         (("index", bundle.as_json(index | model.index(top))) for _ in range(1)),  # last of all
     )
-    info = {key: value for key, value in results.info.items() if key != "skipped"}
-    variables = {
-        "head": top,
-        "skipped": results.info["skipped"],
-        "info": json.dumps(info, indent=2),
-    }
+    info = dict(results.info)
+    variables = {"head": top, "skipped": info.pop("skipped"), "info": json.dumps(info, indent=2)}
     path = folder / "report.html"
     with whole_file(path) as file:
         bundle.page("report", variables, blocks, apart).dump(file, encoding="utf-8")
