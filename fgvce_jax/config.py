@@ -151,7 +151,7 @@ class SearchConfig:
         evidence: The query cell is the one that contributes most to the class predicted now
             ("predicted", the paper's reading), or to that class's lead over the target ("margin"),
             or that tells the two classes apart by what their references show in such a place
-            ("matched", which wants all cells of the references: `bank.top_m` null). The contrastive
+            ("matched", which wants all cells of the references: no `bank.top_m`). The contrastive
             maps are weighted by the same.
         shortlist: Candidates tried in an edit, those most similar to the query cell; None tries
             all. It divides the cost of an edit for heads that are searched by whole passes.
