@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import SUPPRESS
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 
 import jax
@@ -21,8 +22,8 @@ from fgvce_jax.data import open_dataset
 from fgvce_jax.progress import notify, stage, verbosity
 from fgvce_jax.train import TrainConfig
 
-COMMANDS = ["demo", "explain", "why", "evaluate", "benchmark", "report", "train", "port", "prepare"]
-COMMANDS += ["presets", "completion"]
+COMMANDS = ["demo", "explain", "why", "evaluate", "benchmark", "report", "compare", "train", "port"]
+COMMANDS += ["prepare", "presets", "completion"]
 
 
 def help_of(*words, capsys):
@@ -110,7 +111,8 @@ def test_every_field_is_an_option_with_its_default(command, kind, capsys, monkey
         if name == "bank.sigma":  # the search's, of which the parser knows nothing
             default = None
         (at,) = (i for i, line in enumerate(lines) if line.startswith(f"  --{name} "))
-        text = lines[at] + lines[at + 1] * (not lines[at + 1].startswith("  --"))
+        more = takewhile(lambda line: line.startswith("   "), lines[at + 1 :])
+        text = " ".join([lines[at], *more])
         shown = re.search(r"\(default: (.*)\)", text)
         assert (shown and shown[1]) == (None if default in (None, ()) else str(default)), name
 
@@ -250,7 +252,7 @@ def test_verbose_counts_the_programs_that_are_compiled(capsys, monkeypatch):
     [
         ("fgvce pre", {"prepare", "presets"}),
         ("fgvce explain --search.s", {"--search.sigma", "--search.shortlist"}),
-        ("fgvce explain --search.evidence ", {"predicted", "margin"}),
+        ("fgvce explain --search.evidence ", {"predicted", "margin", "matched"}),
         ("fgvce train --hea", {"--head"}),
         ("fgvce prepare --f", {"--from"}),
         ("fgvce completion ", {"bash", "zsh"}),

@@ -141,6 +141,7 @@ def test_unreadable_images_are_named_and_the_others_are_read(tmp_path):
             message = str(error)
     assert message == f"image {dataset.ids[-1]}: {why['text.png']}"
     assert sorted(why) == ["cut.jpg", "dot.png", "empty.png", "line.png", "text.png"]
+    whole = "expected a whole JPEG, PNG, WebP, GIF, TIFF or BMP file"
     assert why["empty.png"] == f"the file is empty; {whole}"
     assert why["text.png"] == (f"cannot be decoded (not an image file); {whole}")
     assert why["dot.png"] == "1x1 pixels; expected at least 2x2"

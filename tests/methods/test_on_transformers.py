@@ -28,7 +28,9 @@ def tiny(monkeypatch):
 
 
 def test_every_method_is_here():
-    assert set(CELLS + PIXELS + ATTENTION) == set(METHODS) - {"gbp", "fgcam", "calm"}
+    elsewhere = {"gbp", "fgcam", "calm"}  # refused on these networks
+    elsewhere |= {"fgvce_matched_invariant", "fgvce_matched_dominant"}  # need another bank
+    assert set(CELLS + PIXELS + ATTENTION) == set(METHODS) - elsewhere
 
 
 def shown(arch, size):
