@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
 
 from fgvce_jax.display.card import Card, ShownEdit
-from fgvce_jax.pictures import BLUE, ORANGE, overlay, window
+from fgvce_jax.display.drawing import headline, outline, picture, zoom
+from fgvce_jax.pictures import BLUE, ORANGE, overlay
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 
@@ -31,19 +24,19 @@ def card_figure(card: Card, max_edits: int = 5) -> Figure:
     figure = Figure(figsize=(10, 4.8), facecolor="white")
     words = (("Predicted ", "black"), (card.predicted, ORANGE))
     words += ((", not ", "black"), (card.target, BLUE))
-    _headline(figure, words if card.predicted != card.target else words[:2])
+    headline(figure, words if card.predicted != card.target else words[:2])
     layout = {"left": 0.02, "right": 0.985, "top": 0.82, "bottom": 0.41}
     top = figure.add_gridspec(1, 4, width_ratios=(1, 1, 1, 1.1), **layout)
     n, size = card.n, len(card.image)
     title = "the image,\nits replaced cells in order"
-    axes = _picture(figure.add_subplot(top[0]), card.image, title)
+    axes = picture(figure.add_subplot(top[0]), card.image, title)
     for number, edit in enumerate(card.edits, 1):
-        _outline(axes, edit.cell, n, size, ORANGE, str(number))
+        outline(axes, edit.cell, n, size, ORANGE, str(number))
     for k, name, title, color in (
         (1, "invariant", f"evidence for\n{card.predicted}", ORANGE),
         (2, "dominant", f"deciding for\n{card.target}", BLUE),
     ):
-        axes = _picture(figure.add_subplot(top[k]), card.image, title, color)
+        axes = picture(figure.add_subplot(top[k]), card.image, title, color)
         layer = overlay(getattr(card, name), name, size).convert("RGBA")
         axes.imshow(layer, extent=(0, size, size, 0))
     _curves(figure.add_subplot(top[3]), card)
@@ -64,59 +57,15 @@ def _edits(figure: Figure, card: Card, max_edits: int) -> None:
     n, size = card.n, len(card.image)
     for number, edit in enumerate(card.edits[:max_edits], 1):
         left, right = bottom[number - 1].subgridspec(1, 2, wspace=0.06)
-        axes = _picture(figure.add_subplot(left), card.image, _title(number, edit))
-        _zoom(axes, edit.cell, n, size, ORANGE)
+        axes = picture(figure.add_subplot(left), card.image, _title(number, edit))
+        zoom(axes, edit.cell, n, size, ORANGE)
         if edit.reference is not None:
-            axes = _picture(figure.add_subplot(right), edit.reference)
-            _zoom(axes, edit.candidate_cell, n, size, BLUE)
+            axes = picture(figure.add_subplot(right), edit.reference)
+            zoom(axes, edit.candidate_cell, n, size, BLUE)
 
 
 def _title(number: int, edit: ShownEdit) -> str:
     return f"{number}   similarity {edit.similarity:.2f}"
-
-
-def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
-    """A line of text in several colours at the top of a figure."""
-    style = {"fontsize": 15, "weight": "bold", "parse_math": False}
-    texts: list[Artist] = [
-        TextArea(text, textprops={"color": color, **style}) for text, color in words
-    ]
-    line = HPacker(children=texts, pad=0, sep=0)
-    box = AnchoredOffsetbox("upper left", child=line, frameon=False, pad=0, borderpad=0)
-    box.set_bbox_to_anchor(Bbox.from_bounds(0.02, 0.98, 0, 0), figure.transFigure)
-    figure.add_artist(box)
-
-
-def _picture(
-    axes: Axes, image: UInt8[np.ndarray, "S S 3"], title: str = "", color: str = "black"
-) -> Axes:
-    """Axes that show an image in pixel coordinates, its top left corner at (0, 0)."""
-    height, width = image.shape[:2]
-    axes.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=9, color=color, loc="left", parse_math=False)
-    return axes
-
-
-def _outline(axes: Axes, cell: int, n: int, size: int, color: str, text: str = "") -> None:
-    """Frame a cell of an image of `size` pixels, with a text in it."""
-    row, column = divmod(cell, n)
-    side = size / n
-    corner = (column * side, row * side)
-    axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=2))
-    if text:
-        x, y = (at + side / 2 for at in corner)
-        label = axes.text(x, y, text, color="white", weight="bold")
-        label.set(ha="center", va="center", fontsize=9)
-        label.set_path_effects([withStroke(linewidth=2, foreground="#000a")])
-
-
-def _zoom(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
-    """Show a cell's window of the image only, the cell framed."""
-    _outline(axes, cell, n, size, color)
-    x, y, side, _, _ = (at * size / n for at in window(cell, n))
-    axes.set(xlim=(x, x + side), ylim=(y + side, y))
 
 
 def _curves(axes: Axes, card: Card) -> None:

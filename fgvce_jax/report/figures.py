@@ -1,4 +1,4 @@
-"""Charts of a run, and an explanation as one figure, in the colours of `fgvce_jax.pictures`."""
+"""An explanation of a run as one figure, in the colours of `fgvce_jax.pictures`."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import AutoLocator
-from matplotlib.transforms import Bbox
 
 from fgvce_jax.data.example import Dataset
-from fgvce_jax.pictures import BLUE, ORANGE, PALETTES, overlay, window
+from fgvce_jax.display.drawing import headline, outline, picture, zoom
+from fgvce_jax.pictures import BLUE, ORANGE, overlay
 from fgvce_jax.results import RunResults
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-
-COLORMAPS = {
-    name: LinearSegmentedColormap.from_list(name, colors) for name, colors in PALETTES.items()
-}
 
 
 def _whole_numbers(axis: Axis, **options: Any) -> None:
@@ -34,9 +25,6 @@ def _whole_numbers(axis: Axis, **options: Any) -> None:
     locator = AutoLocator()
     locator.set_params(integer=True, **options)
     axis.set_major_locator(locator)
-
-
-# --- one explanation ----------------------------------------------------------------------------
 
 
 def card_figure(
@@ -59,19 +47,19 @@ def card_figure(
     p, q = found["predicted_name"], found["target_name"]
 
     figure = Figure(figsize=(10, 4.8), facecolor="white")
-    _headline(figure, (("Predicted ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE)))
+    headline(figure, (("Predicted ", "black"), (p, ORANGE), (", not ", "black"), (q, BLUE)))
     top = figure.add_gridspec(
         1, 4, left=0.02, right=0.985, top=0.82, bottom=0.41, width_ratios=(1, 1, 1, 1.1)
     )
     n, size = results.maps["invariant"].shape[-1], image.shape[0]
-    axes = _picture(figure.add_subplot(top[0]), image, "the image,\nits replaced cells in order")
+    axes = picture(figure.add_subplot(top[0]), image, "the image,\nits replaced cells in order")
     for number, edit in enumerate(found["edits"], 1):
-        _outline(axes, edit["cell"], n, size, ORANGE, str(number))
+        outline(axes, edit["cell"], n, size, ORANGE, str(number))
     for k, name, title, color in (
         (1, "invariant", f"evidence for\n{p}", ORANGE),
         (2, "dominant", f"deciding for\n{q}", BLUE),
     ):
-        axes = _picture(figure.add_subplot(top[k]), image, title, color)
+        axes = picture(figure.add_subplot(top[k]), image, title, color)
         layer = overlay(results.maps[name][row], name, size).convert("RGBA")
         axes.imshow(layer, extent=(0, size, size, 0))
     _curve(figure.add_subplot(top[3]), found["p_target"], q)
@@ -84,53 +72,9 @@ def card_figure(
     for number, (edit, source) in enumerate(zip(shown, sources, strict=True), 1):
         left, right = bottom[number - 1].subgridspec(1, 2, wspace=0.06)
         title = f"{number}   similarity {edit['similarity']:.2f}"
-        _zoom(_picture(figure.add_subplot(left), image, title), edit["cell"], n, size, ORANGE)
-        _zoom(_picture(figure.add_subplot(right), source), edit["candidate_cell"], n, size, BLUE)
+        zoom(picture(figure.add_subplot(left), image, title), edit["cell"], n, size, ORANGE)
+        zoom(picture(figure.add_subplot(right), source), edit["candidate_cell"], n, size, BLUE)
     return figure
-
-
-def _headline(figure: Figure, words: Sequence[tuple[str, str]]) -> None:
-    """A line of text in several colours at the top of a figure."""
-    style = {"fontsize": 15, "weight": "bold", "parse_math": False}
-    texts: list[Artist] = [
-        TextArea(text, textprops={"color": color, **style}) for text, color in words
-    ]
-    line = HPacker(children=texts, pad=0, sep=0)
-    box = AnchoredOffsetbox("upper left", child=line, frameon=False, pad=0, borderpad=0)
-    box.set_bbox_to_anchor(Bbox.from_bounds(0.02, 0.98, 0, 0), figure.transFigure)
-    figure.add_artist(box)
-
-
-def _picture(
-    axes: Axes, image: UInt8[np.ndarray, "S S 3"], title: str = "", color: str = "black"
-) -> Axes:
-    """Axes that show an image in pixel coordinates, its top left corner at (0, 0)."""
-    height, width = image.shape[:2]
-    axes.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=9, color=color, loc="left", parse_math=False)
-    return axes
-
-
-def _outline(axes: Axes, cell: int, n: int, size: int, color: str, text: str = "") -> None:
-    """Frame a cell of an image of `size` pixels, with a text in it."""
-    row, column = divmod(cell, n)
-    side = size / n
-    corner = (column * side, row * side)
-    axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=2))
-    if text:
-        x, y = (at + side / 2 for at in corner)
-        label = axes.text(x, y, text, color="white", weight="bold")
-        label.set(ha="center", va="center", fontsize=9)
-        label.set_path_effects([withStroke(linewidth=2, foreground="#000a")])
-
-
-def _zoom(axes: Axes, cell: int, n: int, size: int, color: str) -> None:
-    """Show a cell's window of the image only, the cell framed."""
-    _outline(axes, cell, n, size, color)
-    x, y, side, _, _ = (at * size / n for at in window(cell, n))
-    axes.set(xlim=(x, x + side), ylim=(y + side, y))
 
 
 def _curve(axes: Axes, p_target: Sequence[float], name: str) -> None:
