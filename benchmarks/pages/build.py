@@ -33,7 +33,7 @@ PAGES = {
         *("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
         "label_errors",
     ),
-    "key": ("key", "explored"),
+    "key": ("key",),
     "performance": (
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
         *("input", "agreement", "table2_random", "whole_split", "accelerator"),
@@ -111,15 +111,13 @@ def published(name: str, datasets: tuple[str, ...], networks: tuple[str, ...]) -
     return Table(columns, rows).markdown()
 
 
-def of_the_key(key: Any, explored: Any) -> dict[str, Any]:
+def of_the_key(key: Any) -> dict[str, Any]:
     """What the page of the answer key is made of, where that was measured."""
     parts: dict[str, Any] = {"key": key, "titles": TITLES}
     if key is not None:
         parts["edits"] = partial(key_table, key, columns=OF_EDITS)
         parts["maps"] = partial(key_table, key, columns=OF_MAPS)
         parts["randomised"] = randomised_table(key)
-    if explored is not None:
-        parts["tried"] = Table(**explored["tables"]["table"]).markdown()
     return parts
 
 
@@ -133,7 +131,7 @@ def render(page: str, folder: Path, shipped: str, code: str) -> str:
     template = jinja2.Environment(loader=loader, **blocks).get_template(f"{page}.md.jinja")
     text = template.render(
         found=found,
-        **of_the_key(found.get("key"), found.get("explored")),
+        **of_the_key(found.get("key")),
         steps={row["step"]: row for row in found.get("steps", {}).get("rows", [])},
         machine=describe(next(iter(found.values()))["provenance"]["machine"]),
         table=partial(table, found, code),
