@@ -44,7 +44,7 @@ def test_the_fine_tuning_recipes(name):
     assert f"--out {read(name, ExplainConfig).model.checkpoint}\n" in text
 
 
-EXPLAIN = {*PAPER, "demo", "matched"}
+EXPLAIN = {*PAPER, "demo", "matched", "photos"}
 TRAIN = {*(f"train_{name}" for name in PAPER), "birds", "digits"}
 
 

@@ -57,7 +57,8 @@ def effort(study: Study) -> dict[str, Any]:
 
 def measure(study: Study) -> None:
     """Measure, print, write; draw the maps on the left and the effort on the right."""
-    results, rows = study.measure("figure3", partial(score_row, study, [*MEASURES], KINDS), KINDS)
+    function, share = partial(score_row, study, [*MEASURES], KINDS), study.options.share
+    results, rows = study.measure("figure3", function, KINDS, share=share)
     results.measure(["effort"], lambda _: effort(study))
     table = score_table(study, rows, [*MEASURES], KINDS, "table1")
     charts: dict[str, dict[str, Any]] = {title: {} for title in EFFORT.values()}
@@ -73,10 +74,11 @@ def measure(study: Study) -> None:
             f"of {unit.removeprefix('num_')} and ms: {medians}."
         )
     results.finish(table=table)
-    figure = Figure(figsize=(15, 5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[3, 1])
-    columns = {KINDS[n].label: ("P", maps_of(study, n, KINDS[n]).maps) for n in measured(rows)}
-    panel(study.images[:3], study.captions, columns, figure=left)
+    figure = right = Figure(figsize=(15 if study.drawable else 8, 5), layout="constrained")
+    if study.drawable:
+        left, right = figure.subfigures(1, 2, width_ratios=[3, 1])
+        columns = {KINDS[n].label: ("P", maps_of(study, n, KINDS[n]).maps) for n in measured(rows)}
+        panel(study.images[:3], study.captions, columns, figure=left)
     boxes(charts, right)
     save(figure, study.options.out / "figure3.png")
 

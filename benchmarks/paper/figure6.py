@@ -26,11 +26,12 @@ MEASURES = {
 
 
 def measure_row(study: Study, name: str) -> dict[str, Any]:
-    """Fig. 6's three of every sample; None where no keypoint lies inside.
+    """Fig. 6's three of every sample; None where no keypoint lies inside, or where there are none.
 
     Contributions are those with SP for every row, so that all are weighed alike.
     """
-    keypoints = study.keypoints  # asked first: there may be none
+    known = study.has_keypoints
+    keypoints = study.keypoints if known else np.zeros((len(study), 1, 3), np.float32)
     explained = maps_of(study, name)
     study, sigma = explained.study, study.sigma
 
@@ -41,6 +42,8 @@ def measure_row(study: Study, name: str) -> dict[str, Any]:
 
     samples = explained.cells, explained.maps, explained.classes, keypoints
     out = study.batched(partial(extents, study.clf.head), *samples)._asdict()
+    if not known:
+        return explained.scored(out | {"keypoints": np.full(len(study), np.nan)})
     counted = out["keypoints"] > 0
     scores = {key: np.where(counted, out[key], np.nan) for key in MEASURES}
     without = int((explained.whole & ~counted).sum())
@@ -54,7 +57,9 @@ def measure(study: Study) -> None:
     for key, (title, unit, digits) in MEASURES.items():
         values = {name: [v / unit for v in values_of(rows[name], key)] for name in rows}
         columns[title] = lambda name, v=values, d=digits: shown(v[name], d)
-        charts[title] = {ROWS[n].label.removeprefix("FG-VCE "): values[n] for n in measured(rows)}
+        if any(values.values()):
+            short = {n: ROWS[n].label.removeprefix("FG-VCE ") for n in measured(rows)}
+            charts[title] = {label: values[n] for n, label in short.items()}
     columns["Without a keypoint"] = lambda name: rows[name].get("without_keypoint")
     results.finish(table=table_of(rows, ROWS, columns, "Maps"))
     if measured(rows):

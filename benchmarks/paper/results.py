@@ -14,6 +14,7 @@ import numpy as np
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import read_json, write_json
+from fgvce_jax.metrics.faithfulness import SHARE
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that every script finds the package `benchmarks`
@@ -145,12 +146,20 @@ def at_least_1(text: str) -> int:
     return int(text)
 
 
+def a_share(text: str) -> float:
+    """A share of a whole, of the command line."""
+    if not 0 < float(text) <= 1:
+        raise ValueError
+    return float(text)
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The options that all scripts have."""
     out = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     out.add_argument("--preset", default="birds", help="birds, a config's name, or a YAML file")
+    out.add_argument("--data", help="folder of the images, where the preset names none")
     out.add_argument("--checkpoint", help="another classifier than the preset's")
     out.add_argument("--calm", help="a classifier with CALM's head, for the row calm")
     out.add_argument("--images", type=at_least_1, default=50, help="mistakes to explain")
@@ -159,6 +168,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--batch_size", type=at_least_1, default=25)
     out.add_argument("--rise_masks", type=at_least_1, default=500)
     out.add_argument("--ep_iterations", type=at_least_1, default=150)
+    share = "of the pixels, exchanged in one step of insertion and deletion"
+    out.add_argument("--share", type=a_share, default=SHARE, help=share)
+    panels = "draw maps over images that are not drawn birds; they belong to others"
+    out.add_argument("--panels", action="store_true", help=panels)
     out.add_argument("--methods", help="rows to measure, with commas between them; all by default")
     out.add_argument("--metrics", help="scores of Tables 1 and 3, likewise")
     return out

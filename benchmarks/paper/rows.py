@@ -192,6 +192,8 @@ def draw(
     outlines: Sequence[np.ndarray] | None = None,
 ) -> None:
     """The maps of rows on some samples; the controls, which show nothing, left out."""
+    if not study.drawable:
+        return
     columns = {
         ROWS[row].label: (ROWS[row].explains, maps_of(study, row).maps[samples])
         for row in rows

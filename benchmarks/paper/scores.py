@@ -10,6 +10,7 @@ from results import PAPER, Table, absences, choose, measured, shown
 from rows import ROWS, Explained, Row, draw, maps_of
 from study import Study
 
+from fgvce_jax.files import whole_file
 from fgvce_jax.metrics import compactness, faithfulness, score
 
 MEASURES = {
@@ -19,21 +20,32 @@ MEASURES = {
 }
 
 
-def scores_of(explained: Explained, measures: Sequence[str]) -> dict[str, np.ndarray]:
-    """Each measure of every sample, float [N]; NaN where its map holds NaN."""
+def scores_of(explained: Explained, measures: Sequence[str], name: str) -> dict[str, np.ndarray]:
+    """Each measure of every sample of a row, float [N]; NaN where its map holds NaN.
+
+    Insertion and deletion, which are slow, are kept beside the maps for the other tables.
+    """
     study, out = explained.study, {}
     maps = explained.maps, explained.classes
     if {"insertion", "deletion"} & set(measures):
-        out = study.batched(partial(_faithfulness, study.clf), study.images, *maps)
+        share, chunk = study.options.share, study.options.batch_size
+        path = study.kept / f"{name}-share-{share}.npz"
+        if not path.exists():
+            scored = partial(_faithfulness, study.clf, share, chunk)
+            found = study.batched(scored, study.images, *maps)
+            with whole_file(path) as file:
+                np.savez(file, **found)
+        with np.load(path) as kept:
+            out = dict(kept)
     if "compactness" in measures:
         scored = partial(_compactness, study.clf.head, study.sigma)
         out["compactness"] = study.batched(scored, explained.cells, *maps)
     return {name: np.where(explained.whole, out[name], np.nan) for name in measures}
 
 
-@jax.jit
-def _faithfulness(clf, images, maps, classes):
-    curves = faithfulness(clf, images, maps, classes)._asdict()
+@partial(jax.jit, static_argnums=(1, 2))
+def _faithfulness(clf, share, chunk, images, maps, classes):
+    curves = faithfulness(clf, images, maps, classes, share=share, chunk=chunk)._asdict()
     return {name: score(curves["fraction"], curves[name]) for name in ("insertion", "deletion")}
 
 
@@ -45,7 +57,7 @@ def _compactness(head, sigma, cells, maps, classes):
 def score_row(study: Study, measures: Sequence[str], kinds: Mapping[str, Row], name: str) -> dict:
     """A row's scores of every sample, and the samples left out."""
     explained = maps_of(study, name, kinds[name])
-    scores = scores_of(explained, measures)
+    scores = scores_of(explained, measures, name)
     unscored = explained.whole & np.isnan(scores.get("compactness", 0))
     return explained.scored(scores) | {"without_global_map": explained.ids(unscored)}
 
@@ -59,7 +71,8 @@ def measure_scores(
     """
     measures = choose("metric", study.options.metrics, MEASURES)
     function = partial(score_row, study, measures, ROWS)
-    results, rows = study.measure(name, function, ROWS, default, measures=measures)
+    share = study.options.share
+    results, rows = study.measure(name, function, ROWS, default, measures=measures, share=share)
     results.finish(
         table=score_table(study, rows, measures, ROWS, name),
         differences=differences(rows, pairs, measures),

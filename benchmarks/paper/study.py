@@ -51,9 +51,19 @@ def open_preset(name: str) -> ExplainConfig:
         ) from error
 
 
+def in_turns(labels: np.ndarray) -> np.ndarray:
+    """The images of a split [N] so that classes take turns: the first of each, the second, ..."""
+    by_class = np.argsort(labels, kind="stable")
+    ordered = labels[by_class]
+    turn = np.empty_like(by_class)
+    turn[by_class] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return np.lexsort((labels, turn))
+
+
 class Study:
     """The first misclassified images of a split, and whatever the rows need to explain them.
 
+    Classes take turns (`in_turns`), so that all of them occur however the split is sorted.
     N `images`, float32 [N, S, S, 3] in [0, 1], at `index` [N] of the split, with P `predicted` and
     Q the `target`, int32 [N], and features `cells` [N, n, n, C]; `looked_at` were read for them.
     """
@@ -64,10 +74,13 @@ class Study:
         if options.checkpoint:
             model = replace(self.config.model, checkpoint=options.checkpoint, weights=None)
             self.config = replace(self.config, model=replace(model, arch=None))
+        if options.data:
+            data = replace(self.config.data, path=options.data)
+            self.config = replace(self.config, data=data)
         self.inputs = open_inputs(self.config)
         self.clf, labels = self.inputs.clf, self.inputs.labels
         predictor, taken = Predictor(self.clf, options.batch_size), []
-        indices, left = np.arange(len(labels)) if wanted is None else wanted, options.images
+        indices, left = in_turns(labels) if wanted is None else wanted, options.images
         for batch in predictor.batches(self.inputs.dataset, indices, warn_skipped):
             feature_map, logits = predictor(batch)
             mistake = (logits.argmax(-1) != labels[batch.index]) | (wanted is not None)
@@ -87,7 +100,8 @@ class Study:
         if not len(predicted):
             raise InputError(f"preset {options.preset}: no image is misclassified")
         self.index, self.ids, self._points = found.index, found.id.tolist(), found.keypoints
-        self.images, self.looked_at = np.float32(found.image) / 255, int(self.index[-1]) + 1
+        self.images = np.float32(found.image) / 255
+        self.looked_at = int(np.flatnonzero(indices == self.index[-1])[0]) + 1
         self.predicted = predicted.astype(np.int32)
         self.target = labels[self.index].astype(np.int32)
         self.cells = self.feature_map.cells
@@ -97,6 +111,11 @@ class Study:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether the dataset knows parts."""
+        return self._points is not None
 
     @property
     def keypoints(self) -> np.ndarray:
@@ -115,6 +134,11 @@ class Study:
         return Study(argparse.Namespace(**vars(self.options) | of_calm), self.index)
 
     # Its description, and its results.
+
+    @property
+    def drawable(self) -> bool:
+        """Whether a picture may show the images: of drawn birds, or where it is asked for."""
+        return self.config.data.name == "birds" or self.options.panels
 
     @property
     def samples(self) -> list[dict[str, str]]:

@@ -191,10 +191,35 @@ def test_nan_maps_have_no_scores(tmp_path):
     explained = rows.maps_of(one, "gradcam", rows.Row("", "P", lambda study: maps))
     assert explained.maps[1, 2, 2] == 0
     assert explained.left_out() == {"excluded": ["y.png"], "empty": 1}
-    found = scores.scores_of(explained, ["insertion", "deletion"])
-    np.testing.assert_array_equal(found["insertion"], [1, np.nan])
+    one.options.share, one.options.batch_size = 0.5, 2
+    for _ in range(2):  # measured, then from the disk
+        found = scores.scores_of(explained, ["insertion", "deletion"], "gradcam")
+        np.testing.assert_array_equal(found["insertion"], [1, np.nan])
+        one.batched = None
     kept = rows.maps_of(one, "gradcam", rows.Row("", "P", None))  # from the disk
     np.testing.assert_array_equal(kept.maps, explained.maps)
+
+
+def test_classes_take_turns():
+    labels = np.array([0, 0, 0, 2, 2, 1])
+    assert studies.in_turns(labels).tolist() == [0, 5, 3, 1, 4, 2]
+    assert studies.in_turns(np.arange(7) % 3).tolist() == list(range(7))  # the birds' order
+
+
+def test_no_picture_shows_photographs_unless_it_is_asked_for(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(rows, "save", lambda figure, path: drawn.append(path.name))
+    monkeypatch.setattr(
+        rows, "maps_of", lambda study, row: SimpleNamespace(maps=np.ones((2, 4, 4)))
+    )
+    drawable = studies.Study.drawable.fget
+    one = study(tmp_path)
+    one.images, one.captions = np.zeros((2, 8, 8, 3)), ["a", "b"]
+    for name, panels in (("birds", False), ("folder", False), ("folder", True)):
+        one.config.data.name, one.options.panels = name, panels
+        one.drawable = drawable(one)
+        rows.draw(one, f"{name}-{panels}", ["gradcam"], slice(2))
+    assert drawn == ["birds-False.png", "folder-True.png"]
 
 
 def test_the_readme_names_every_script():
