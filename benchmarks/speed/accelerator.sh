@@ -4,6 +4,7 @@
 # jaxtyping, safetensors and the checkout, nothing else. Further arguments go to accelerator.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 out=${OUT:-${1:?a folder for the results}}
 [ -n "${OUT:-}" ] || shift
 # Programs compiled before the time was over are not compiled again.

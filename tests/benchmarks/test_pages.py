@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,6 +74,17 @@ def test_the_code_is_known_by_what_runs(tmp_path):
     assert hashed("def f(x):  # why\n    return (x+1)\n") == code
     assert hashed("def f(x):\n    return x - 1\n") != code
     assert hashed("def f(x):\n    return x + 1\n", "b.py") != code
+
+
+def test_what_only_shows_results_is_not_their_code(tmp_path):
+    (tmp_path / "search.py").write_text("x = 1\n")
+    code = code_hash(tmp_path)
+    for folder, same in (("report", True), ("methods", False)):
+        other = tmp_path.with_name(f"{tmp_path.name}_{folder}")
+        shutil.copytree(tmp_path, other)
+        (other / folder).mkdir()
+        (other / folder / "page.py").write_text("y = 1\n")
+        assert (code_hash(other) == code) is same
 
 
 # --- refusals -----------------------------------------------------------------------------------
