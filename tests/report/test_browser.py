@@ -112,6 +112,26 @@ def test_cards_are_built_as_they_come_into_view(visit, request, form):
     assert built.count() < 61
 
 
+def test_of_many_cards_only_those_near_the_view_exist(visit, tmp_path):
+    few = [mistake(k, 0, 1, [k % 49]) for k in range(410)]
+    folder = make_run(tmp_path / "run", few)
+    page = visit(write_report(folder, Images("test", 410), Images("train"), VIEW))
+    expect(page.locator("#shown")).to_have_text("410 of 410 cards")
+    assert cards(page).count() < 300
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    last = page.locator(".card[data-n='409']")
+    expect(last).to_have_attribute("data-built", "yes")
+    assert cards(page).count() < 300
+    page.evaluate("scrollTo(0, 0)")
+    edge = page.locator(".card[data-n='99']")
+    edge.focus()
+    for key, n in (("j", "100"), ("j", "101"), ("k", "100"), ("k", "99")):
+        page.keyboard.press(key)
+        expect(page.locator(".card:focus")).to_have_attribute("data-n", n)
+    page.locator("#q").fill("<409>")
+    assert shown(page) == ["test/<409>.png"]
+
+
 def test_names_are_shown_as_they_are(visit, report):
     page = visit(report, "#pair=3-4")
     title = page.locator("#pair-title bdi")

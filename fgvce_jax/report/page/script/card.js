@@ -4,7 +4,7 @@ import {cardOf, className, report} from "./data.js";
 import {curves} from "./curve.js";
 import {el} from "./dom.js";
 import {after, describe, editList, slider, whyNoUndo} from "./edits.js";
-import {picture, upTo} from "./maps.js";
+import {BLANK, picture, upTo} from "./maps.js";
 import {count, floats, percent} from "./numbers.js";
 import {enlargeable, view} from "./pictures.js";
 import {link} from "./state.js";
@@ -42,12 +42,12 @@ function views(row, card) {
   const image = view({...bare, frames, label: "the image, replaced cells in order"});
   const drawn = Object.keys(maps).map((of) => {
     const k = row[of];
-    const map = picture(maps[of], of);
-    const drawing = view({...bare, map, label: `${names[of]} ${className(k)}`});
+    const drawing = view({...bare, map: BLANK, label: `${names[of]} ${className(k)}`});
     return {of, drawing, caption: el("figcaption", {}, `${names[of]} `, named(k, of.toLowerCase()))};
   });
+  const framed = image.querySelectorAll(".frames > g");
   function show(on) {
-    on.forEach((made, t) => image.querySelectorAll(".frames > g")[t].classList.toggle("off", !made));
+    on.forEach((made, t) => framed[t].classList.toggle("off", !made));
     for (const {of, drawing} of drawn) {
       const whole = maps[of];
       const map = picture(upTo(whole, card.edits, on), of, Math.max(...whole));

@@ -2,7 +2,7 @@
 
 import {className, item, report, rows} from "./data.js";
 import {el, field} from "./dom.js";
-import {articles, show} from "./list.js";
+import {show, step} from "./list.js";
 import {picture} from "./maps.js";
 import {count, floats} from "./numbers.js";
 import {enlargeable, view} from "./pictures.js";
@@ -50,9 +50,6 @@ field("group").append(...report.groups.map((name, k) => el("option", {value: k},
 for (const id of ["q", "group"]) field(id).addEventListener("input", render);
 addEventListener("keydown", (event) => {
   if (event.target.closest("input, select, dialog") || !["j", "k"].includes(event.key)) return;
-  const all = articles();
-  const next = all[Math.max(0, all.indexOf(document.activeElement) + (event.key === "j" ? 1 : -1))];
-  next?.focus({preventScroll: true});
-  next?.scrollIntoView();
+  step(event.key === "j" ? 1 : -1);
 });
 render();

@@ -1,7 +1,7 @@
 // The report's parts put together, and the keys.
 
 import {build} from "./card.js";
-import {articles, fill, show} from "./list.js";
+import {fill, firsts, show, step} from "./list.js";
 import {select} from "./select.js";
 import {rows} from "./data.js";
 import {field} from "./dom.js";
@@ -36,7 +36,7 @@ function render(state, before) {
 /** After a step the new page begins at its top, and so does the keyboard. */
 function arrive(state, one) {
   scrollTo(0, 0);
-  const [first] = one ? articles() : [field("pair-title")];
+  const [first] = one ? firsts(1) : [field("pair-title")];
   if (one || state.pair) first?.focus({preventScroll: true});
 }
 
@@ -55,17 +55,10 @@ function steps(state, one) {
 }
 
 /** The next (1) or previous (-1) card: another page of one card, or further down the list. */
-function step(state, by) {
-  if (state.card) {
-    const {href} = field(by > 0 ? "next" : "previous");
-    if (href) location.href = href;
-    return;
-  }
-  const all = articles();
-  const current = all.indexOf(document.activeElement?.closest(".card"));
-  const next = all[Math.max(0, current + by)];
-  next?.focus({preventScroll: true});
-  next?.scrollIntoView();
+function turn(state, by) {
+  if (!state.card) return step(by);
+  const {href} = field(by > 0 ? "next" : "previous");
+  if (href) location.href = href;
 }
 
 function keys(state, event) {
@@ -78,8 +71,8 @@ function keys(state, event) {
     return;
   }
   if (typing) return;
-  if (event.key === "j") step(state, 1);
-  else if (event.key === "k") step(state, -1);
+  if (event.key === "j") turn(state, 1);
+  else if (event.key === "k") turn(state, -1);
   else if (event.key === "/" && !state.card) {
     event.preventDefault();
     field("q").focus();
@@ -88,7 +81,7 @@ function keys(state, event) {
 
 /** Build what is selected, then print it. */
 async function printed() {
-  await Promise.all(articles().slice(0, PRINTED).map(fill));
+  await Promise.all(firsts(PRINTED).map(fill));
   print();
 }
 

@@ -4,6 +4,10 @@ import {report} from "./data.js";
 
 const SIDE = 84;
 const OPACITY = 0.9;
+const LEVELS = 255;
+
+/** A picture of nothing, in the place of a map that is still to be drawn. */
+export const BLANK = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
 
 function colour(stops, x) {
   const place = x * (stops.length - 1);
@@ -14,6 +18,9 @@ function colour(stops, x) {
   };
   return [channel(0), channel(1), channel(2)];
 }
+
+const scales = Object.fromEntries(Object.entries(report.palettes).map(([of, stops]) => [of,
+  Array.from({length: LEVELS + 1}, (_, k) => [...colour(stops, k / LEVELS), 255 * OPACITY * (k / LEVELS) ** 0.8])]));
 
 /** The value at a point between cell centres; `x`, `y` in cells. */
 function between(values, n, x, y) {
@@ -28,7 +35,6 @@ function between(values, n, x, y) {
 /** A map's picture as a data URI. `of` is "P" or "Q"; `peak` the value of full colour. */
 export function picture(values, of, peak = null) {
   const n = Math.round(Math.sqrt(values.length));
-  const stops = report.palettes[of];
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIDE;
   const context = canvas.getContext("2d");
@@ -39,7 +45,7 @@ export function picture(values, of, peak = null) {
     const x = ((i % SIDE) + 0.5) * n / SIDE;
     const y = (Math.floor(i / SIDE) + 0.5) * n / SIDE;
     const height = Math.min(between(clipped, n, x, y) / full, 1);
-    pixels.data.set([...colour(stops, height), 255 * OPACITY * height ** 0.8], 4 * i);
+    pixels.data.set(scales[of][Math.round(LEVELS * height)], 4 * i);
   }
   context.putImageData(pixels, 0, 0);
   return canvas.toDataURL();

@@ -14,7 +14,8 @@ export function wanted(row, state) {
     && (!state.suspects || row.suspected);
 }
 
-const text = (key) => (a, b) => a[key].localeCompare(b[key], undefined, {numeric: true});
+const {compare} = new Intl.Collator(undefined, {numeric: true});
+const text = (key) => (a, b) => compare(a[key], b[key]);
 const number = (key) => (a, b) => (a[key] ?? 0) - (b[key] ?? 0);
 const ORDERS = {
   index: number("index"), edits: number("edits"), before: number("pQ0"), after: number("pQ1"),
