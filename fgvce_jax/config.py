@@ -67,9 +67,10 @@ class ModelConfig:
             last max-pool (VGG) or the final norm (Swin, DINOv2), or before the last block (ViT).
             "layer4.0" cuts a ResNet after the first block of its last stage, "conv" a VGG before
             its last max-pool, "blocks.9" a ViT after its tenth block; a wrong name lists them.
-        widths: Channels of each stage of a small_resnet.
-        blocks: Blocks of each stage of a small_resnet.
-        stem_stride: Stride before the first stage of a small_resnet: 1, 2 or 4.
+        widths: Channels of each stage of a small_resnet, or of a small_vit, whose last stage is a
+            transformer.
+        blocks: Blocks of each of these stages.
+        stem_stride: Stride before the first of these stages: 1, 2 or 4.
         image_size: Height and width of the images, in pixels; by default the architecture's own.
         resize_to: Pixels to which an image's short side is resized before its centre is cut out;
             by default the checkpoint's, or none: the whole image is resized to a square.

@@ -47,7 +47,7 @@ def initial_classifier(
         return for_classes(open_classifier(config), class_names, key, head)
     shape = {"widths": config.widths, "blocks": config.blocks, "stem_stride": config.stem_stride}
     spec = ModelSpec(config.arch, **shape, head=head)
-    size = config.image_size or (112 if config.arch == "small_resnet" else 224)
+    size = config.image_size or spec.architecture.evaluated[0]
     return build(
         spec, len(class_names), size, key, class_names=class_names, resize_to=config.resize_to
     )

@@ -24,10 +24,11 @@ from fgvce_jax.models.layers import Chain
 from fgvce_jax.models.resnet import RESNETS, small_resnet
 from fgvce_jax.models.swin import SWINS
 from fgvce_jax.models.vgg import VGGS
-from fgvce_jax.models.vit import VITS
+from fgvce_jax.models.vit import VITS, small_vit
 
 NETWORKS = RESNETS | VGGS | EFFICIENTNETS | CONVNEXTS | VITS | SWINS
-ARCHITECTURES = ("small_resnet", *NETWORKS)
+SMALL = {"small_resnet": small_resnet, "small_vit": small_vit}
+ARCHITECTURES = (*SMALL, *NETWORKS)
 _MOST_STAGES, _WIDEST, _MOST_BLOCKS = 8, 65_536, 200
 
 
@@ -43,10 +44,10 @@ class ModelSpec:
             network: after the block or stage of that name, as "layer4.0" or "layer3" of a ResNet,
             "blocks.9" of a ViT; "conv" before a VGG's last max-pool ("pool" is the same as None).
             `cuts` lists them.
-        widths: Channels of each stage of small_resnet.
-        blocks: Basic blocks of each stage of small_resnet.
-        stem_stride: Stride before the first stage of small_resnet: 1, 2 or 4. Each later stage
-            doubles it, so the defaults turn 112 pixels into 7 cells.
+        widths: Channels of each stage of small_resnet or small_vit.
+        blocks: Blocks of each stage; the last stage's are a transformer's in small_vit.
+        stem_stride: Stride before the first of these stages: 1, 2 or 4. Each later stage doubles
+            it, so the defaults turn 112 pixels into 7 cells.
         head: "own", the architecture's, or "calm" (`fgvce_jax.heads.CalmHead`) in its place.
         epsilon: Added to the variance in a transformer's norms; None leaves the architecture's.
 
@@ -75,8 +76,8 @@ class ModelSpec:
             raise InputError(f"stem_stride {self.stem_stride}: expected 1, 2 or 4")
         if self.head not in ("own", "calm"):
             raise InputError(f"head {self.head!r}: expected own or calm")
-        known = NETWORKS.get(self.arch)
-        if self.head == "calm" and known is not None and known.positions is not None:
+        known = self.architecture
+        if self.head == "calm" and known.positions is not None:
             raise InputError(f"head 'calm': {self.arch} has none, expected a convolutional network")
         if self.epsilon is not None:
             _check_epsilon(self.epsilon, self.arch, known)
@@ -88,9 +89,10 @@ class ModelSpec:
     @property
     def architecture(self) -> Architecture:
         """The network's description."""
-        if self.arch == "small_resnet":
-            return small_resnet(self.widths, self.blocks, self.stem_stride)
-        known = NETWORKS[self.arch]
+        if self.arch in SMALL:
+            known = SMALL[self.arch](self.widths, self.blocks, self.stem_stride)
+        else:
+            known = NETWORKS[self.arch]
         if self.epsilon is not None and known.with_epsilon is not None:
             return known.with_epsilon(self.epsilon)
         return known
@@ -125,8 +127,8 @@ class ModelSpec:
         return last + 1
 
 
-def _check_epsilon(epsilon: Any, arch: str, known: Architecture | None) -> None:
-    if known is None or known.with_epsilon is None:
+def _check_epsilon(epsilon: Any, arch: str, known: Architecture) -> None:
+    if known.with_epsilon is None:
         raise InputError(f"epsilon {epsilon!r}: expected none for {arch}")
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
         raise InputError(f"epsilon {epsilon!r}: expected a number between 0 and 1")

@@ -1,13 +1,15 @@
 """Vision transformers with a class token (Dosovitskiy et al., ICLR 2021), with a distillation token
 (DeiT; Touvron et al., ICML 2021), and DINOv2 (Oquab et al., TMLR 2024), with registers too (Darcet
-et al., ICLR 2024), whose linear layer reads the class token and the patches' mean.
+et al., ICLR 2024), whose linear layer reads the class token and the patches' mean; and a small
+configurable one behind a convolutional stem (Xiao et al., "Early convolutions help transformers see
+better", NeurIPS 2021).
 
 Names are timm's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,10 +19,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from fgvce_jax.errors import InputError
 from fgvce_jax.heads import ClassToken, PooledTokens
 from fgvce_jax.models.architecture import Architecture, Renames, linear_names
 from fgvce_jax.models.layers import conv
 from fgvce_jax.models.positions import Positions
+from fgvce_jax.models.resnet import small_resnet
 from fgvce_jax.models.transformer import (
     DEVIATION,
     LAYER_SCALE,
@@ -35,6 +39,8 @@ from fgvce_jax.models.transformer import (
     linear,
     mixed,
 )
+
+HEAD_WIDTH = 32  # channels of an attention head of a `small_vit`
 
 Tokens = tuple[Float[Array, "B n n C"], Float[Array, "B S C"]]
 """Patches and special tokens."""
@@ -56,6 +62,8 @@ class Design:
         scaled: Whether branches have a layer scale.
         antialias: Of position embeddings, see `Positions`.
         epsilon: Added to the variance in the norms.
+        inputs: Channels of what patches are cut out of: an image's, or a stem's.
+        stride: Of the stem before the patches, in pixels.
     """
 
     width: int
@@ -68,14 +76,17 @@ class Design:
     scaled: bool = False
     antialias: bool = False
     epsilon: float = 1e-6
+    inputs: int = 3
+    stride: int = 1
 
 
 class PatchEmbed(nnx.Module):
-    """Images to patches and special tokens, with their positions."""
+    """Images, or a stem's result, to patches and special tokens, with their positions."""
 
     def __init__(self, design: Design, image_size: int, rngs: nnx.Rngs):
         width, special, side = design.width, 1 + design.distilled, image_size // design.patch
-        self.proj = conv(3, width, design.patch, design.patch, padding=0, bias=True, rngs=rngs)
+        size = design.patch // design.stride
+        self.proj = conv(design.inputs, width, size, size, padding=0, bias=True, rngs=rngs)
 
         def token(count: int) -> nnx.Param:
             return nnx.Param(DEVIATION * jax.random.normal(rngs.params(), (1, count, width)))
@@ -85,7 +96,7 @@ class PatchEmbed(nnx.Module):
         self.dist_token = nnx.data(token(1) if design.distilled else None)
         self.reg_token = nnx.data(token(design.registers) if design.registers else None)
 
-    def __call__(self, images: Float[Array, "B H W 3"]) -> Tokens:
+    def __call__(self, images: Float[Array, "B H W I"]) -> Tokens:
         cells = self.proj(images)
         special = [self.cls_token, *([] if self.dist_token is None else [self.dist_token])]
         count = len(special)
@@ -242,22 +253,31 @@ RENAMES: Renames = (
 )
 
 
-def vit(design: Design) -> Architecture:
+def _no_stem(activation: Any, rngs: nnx.Rngs, image_size: int) -> dict[str, nnx.Module]:
+    return {}
+
+
+def vit(
+    design: Design, stem: Callable[..., dict[str, nnx.Module]] = _no_stem, **options: Any
+) -> Architecture:
     """Images [B, H, W, 3] to cells [B, H/patch, W/patch, width] and special tokens.
 
-    Cut before the last block, or behind the final norm where the patches are pooled.
+    Cut before the last block, or behind the final norm where the patches are pooled. `stem` gives
+    the layers before the patch embedding, and `options` are the description's.
     """
     inner = design.blocks - (design.read > 0)  # the last block belongs to the class token's head
 
     def units(
         activation: Callable[[Any], Any], rngs: nnx.Rngs, image_size: int
     ) -> dict[str, nnx.Module]:
-        layers: dict[str, nnx.Module] = {"patch_embed": PatchEmbed(design, image_size, rngs)}
+        layers = stem(activation, rngs, image_size)
+        layers["patch_embed"] = PatchEmbed(design, image_size, rngs)
         layers |= {f"blocks.{i}": Block(design, rngs) for i in range(inner)}
         if not design.read:
             layers["norm"] = FinalNorm(design.width, design.epsilon)
         return layers
 
+    size = design.patch // design.stride
     cuts = {name: name for name in (*(f"blocks.{i}" for i in range(inner)), "norm")}
     if design.read:
         del cuts["norm"]
@@ -271,14 +291,43 @@ def vit(design: Design) -> Architecture:
         head,
         head_names,
         RENAMES,
-        mark=("patch_embed.proj.weight", (design.width, 3, design.patch, design.patch)),
+        mark=("patch_embed.proj.weight", (design.width, design.inputs, size, size)),
         rest=LaterUnits.from_chain,
         multiple=design.patch,
         positions=Positions(design.patch, 1 + design.distilled, design.antialias, not design.read),
         heads=design.heads,
         design=design,
-        with_epsilon=lambda epsilon: vit(replace(design, epsilon=epsilon)),
+        with_epsilon=lambda epsilon: vit(replace(design, epsilon=epsilon), stem, **options),
+        **options,
     )
+
+
+def small_vit(widths: Sequence[int], blocks: Sequence[int], stem_stride: int) -> Architecture:
+    """A `small_resnet` whose last stage is a transformer with a class token.
+
+    Its patches are 2 x 2 cells of the stage before, so the cells are as many as the ResNet's, and
+    its attention heads have 32 channels.
+
+    Args:
+        widths: Channels of each stage; at least two stages, the last a multiple of 32.
+        blocks: Blocks of each stage.
+        stem_stride: 1, 2 or 4.
+
+    Raises:
+        InputError: Stages that are not so.
+    """
+    *before, width = widths
+    if not before or width % HEAD_WIDTH:
+        raise InputError(
+            f"widths {list(widths)}: expected for small_vit at least two stages, the last a "
+            f"multiple of {HEAD_WIDTH}"
+        )
+    stem = small_resnet(before, blocks[:-1], stem_stride)
+    stride = stem_stride * 2 ** (len(before) - 1)
+    design = Design(
+        width, blocks[-1], width // HEAD_WIDTH, 2 * stride, inputs=before[-1], stride=stride
+    )
+    return vit(design, stem.units, evaluated=stem.evaluated)
 
 
 _SIZES = {"ti": (192, 12, 3), "s": (384, 12, 6), "b": (768, 12, 12)}

@@ -16,10 +16,11 @@ from jaxtyping import Array, Float
 
 from fgvce_jax.errors import InputError
 from fgvce_jax.models.classifier import Backbone, Classifier
+from fgvce_jax.models.layers import Chain
 from fgvce_jax.models.named import named
 from fgvce_jax.models.spec import require_spec
 from fgvce_jax.models.transformer import FinalNorm, attention
-from fgvce_jax.models.vit import Block, Design, PatchEmbed
+from fgvce_jax.models.vit import Block, Design
 
 Tokens = Float[Array, "B T C"]
 Maps = Float[Array, "B heads T T"]
@@ -95,19 +96,21 @@ def whole_vit(clf: Classifier, images: Float[Array, "B H W 3"], method: str) -> 
             "has none"
         )
 
-    def layers() -> nnx.Dict:
+    def layers() -> Chain:
         rngs = nnx.Rngs(0)
-        blocks = {f"blocks.{i}": Block(design, rngs) for i in range(design.blocks)}
-        norm = FinalNorm(design.width, design.epsilon)
-        return nnx.Dict(
-            {"patch_embed": PatchEmbed(design, clf.image_size, rngs), **blocks, "norm": norm}
-        )
+        first = spec.architecture.units(jax.nn.relu, rngs, clf.image_size)
+        last = {f"blocks.{design.blocks - 1}": Block(design, rngs)}
+        return Chain({**first, **last, "norm": FinalNorm(design.width, design.epsilon)})
 
     weights = named(clf)
     graphdef, state = nnx.split(nnx.eval_shape(layers))
     filled = [weights[_name(path)] for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-    units: Any = nnx.merge(graphdef, jax.tree.unflatten(jax.tree.structure(state), filled))
-    cells, context = units["patch_embed"]((images - clf.features.mean) / clf.features.std)
+    chain: Any = nnx.merge(graphdef, jax.tree.unflatten(jax.tree.structure(state), filled))
+    x = (images - clf.features.mean) / clf.features.std
+    for name in chain.order[: chain.order.index("patch_embed") + 1]:
+        x = chain.units[name](x)
+    cells, context = x
+    units = chain.units
     outputs = tuple(
         (weights[f"{name}.kernel"], weights[f"{name}.bias"])
         for name in ("head", "head_dist")[: max(design.read, 1)]
@@ -123,5 +126,5 @@ def whole_vit(clf: Classifier, images: Float[Array, "B H W 3"], method: str) -> 
 
 
 def _name(path: Any) -> str:
-    parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    _, *parts = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
     return ".".join(parts[:-1] if parts[-1] == "value" else parts)

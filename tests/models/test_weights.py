@@ -320,7 +320,7 @@ def test_what_is_no_classifier(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         load_classifier(name)
-    with pytest.raises(InputError, match="expected one of small_resnet, resnet18"):
+    with pytest.raises(InputError, match="expected one of small_resnet, small_vit, resnet18"):
         load_classifier("resnet51", weights="w.safetensors")
 
 
