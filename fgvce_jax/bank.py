@@ -204,6 +204,10 @@ def best_cells(
         return jax.vmap(one)(feature_map, labels)
 
 
+class NoReferences(InputError):
+    """No class that was asked about has an image that can be a reference."""
+
+
 def build_bank(
     clf: Classifier,
     images: ArrayLike | Loader,
@@ -283,7 +287,7 @@ def _images_by_class(
     if classes is not None:
         images = {k: images[k] for k in np.intersect1d(held, classes).tolist()}
     if not images:
-        raise InputError(
+        raise NoReferences(
             "reference images: expected some of the classes that are explained, got others only"
         )
     return images
@@ -352,7 +356,7 @@ def _assemble(
     """The bank of the references found; its size follows them, not what was asked for."""
     found = {k: references for k, references in found.items() if references}
     if not found:
-        raise InputError("reference images: none is classified correctly, expected at least one")
+        raise NoReferences("reference images: none is classified correctly, expected at least one")
     group = np.full(num_classes, -1, np.int32)
     groups = list(found.values())
     if config.reference == "all":

@@ -40,6 +40,7 @@ FLOORS = """
     run_worker
     run
     evaluate key
+    cuts
     cli
 """
 HEIGHT = {name: height for height, floor in enumerate(FLOORS.split("\n")) for name in floor.split()}

@@ -22,7 +22,7 @@ from fgvce_jax.progress import verbosity
 __all__ = ["cache_compilations", "main"]
 
 
-_COMPUTING = {"demo", "explain", "why", "train", "benchmark"}
+_COMPUTING = {"demo", "explain", "why", "train", "benchmark", "cuts"}
 """Commands that are no use without the devices that were asked for."""
 
 

@@ -88,6 +88,18 @@ def _run_benchmark(arguments: Namespace) -> Path:
     return benchmark(_config(KeyConfig, arguments), Path(arguments.out))
 
 
+def _cuts_options(parser: ArgumentParser) -> None:
+    from fgvce_jax.cuts import CutsConfig
+
+    add_config(parser, CutsConfig, "fgvce-cuts")
+
+
+def _run_cuts(arguments: Namespace) -> str:
+    from fgvce_jax.cuts import CutsConfig, compare_cuts
+
+    return compare_cuts(_config(CutsConfig, arguments), Path(arguments.out))
+
+
 def _config(kind: type, arguments: Namespace) -> Any:
     """The part of the arguments that is the config dataclass `kind`."""
     return kind(**{name: arguments[name] for name in kind.__dataclass_fields__})
@@ -218,6 +230,12 @@ COMMANDS: tuple[Command, ...] = (
         "Hold explanations to birds whose true reasons are known.",
         _benchmark_options,
         _run_benchmark,
+    ),
+    Command(
+        "cuts",
+        "Measure explanations at every possible cut of a network, and what they cost.",
+        _cuts_options,
+        _run_cuts,
     ),
     _call("report", "Write a run's report.html again.", lambda: _report, positional=["run"]),
     Command(
