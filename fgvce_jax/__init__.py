@@ -15,7 +15,7 @@ from fgvce_jax.models import Classifier, load_classifier, wrap
 from fgvce_jax.partition import contributions
 from fgvce_jax.search import Counterfactual, counterfactual
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def read_run(folder: str | PathLike[str]) -> Any:

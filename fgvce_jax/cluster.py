@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from fgvce_jax.config import RayConfig
-from fgvce_jax.errors import InputError, Unfinished
+from fgvce_jax.errors import InputError, MissingPackage, Unfinished
 from fgvce_jax.progress import notify
 from fgvce_jax.stop import Stop
 from fgvce_jax.workers import Key, Task
@@ -49,7 +49,7 @@ def connected(config: RayConfig) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("ray: expected the package ray (pip install 'fgvce-jax[ray]')") from error
+        raise MissingPackage("ray", "ray", "ray") from error
     jax.config.update("jax_platforms", "cpu")
     with _own_signals():
         try:

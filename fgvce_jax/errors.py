@@ -7,6 +7,21 @@ class InputError(ValueError):
     """An input that cannot be used. The message names the thing and what was expected."""
 
 
+class MissingPackage(InputError):
+    """A package that only one feature needs, and that is not installed.
+
+    Args:
+        what: The feature, as the message begins.
+        package: Its name on PyPI.
+        extra: The extra of this package that brings it.
+        otherwise: What to do without it, where there is something.
+    """
+
+    def __init__(self, what: str, package: str, extra: str, otherwise: str = ""):
+        hint = f"pip install 'fgvce-jax[{extra}]'"
+        super().__init__(f"{what}: expected the package {package} ({hint}){otherwise}")
+
+
 class Unfinished(InputError):
     """Work that was stopped from outside: a full disk, a process that is gone.
 

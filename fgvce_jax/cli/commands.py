@@ -12,7 +12,7 @@ from fgvce_jax import __version__
 from fgvce_jax.cli.parser import add_config, add_function, add_section, new_parser, set_defaults
 from fgvce_jax.cli.presets import find_preset, read_preset, shipped_presets
 from fgvce_jax.config import ExplainConfig, RayConfig
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import MissingPackage
 from fgvce_jax.stop import Stop
 
 
@@ -197,9 +197,7 @@ def _completion(shell: Literal["bash", "zsh"]) -> str:
     try:
         import shtab  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            "completion: expected the package shtab (pip install 'fgvce-jax[completion]')"
-        ) from error
+        raise MissingPackage("completion", "shtab", "completion") from error
     return full_parser(COMMANDS).get_completion_script(f"shtab-{shell}")
 
 

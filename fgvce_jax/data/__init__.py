@@ -9,6 +9,7 @@ import inspect
 from contextlib import suppress
 from importlib import import_module
 from os import PathLike
+from typing import Any
 
 from fgvce_jax.data.example import Dataset, Example
 from fgvce_jax.errors import InputError
@@ -31,7 +32,7 @@ def open_dataset(
     *,
     max_pixels: int | None = None,
     test_share: float | None = None,
-    **options,
+    **options: Any,
 ) -> Dataset:
     """Opens one split of a dataset.
 

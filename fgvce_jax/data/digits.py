@@ -14,7 +14,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from fgvce_jax.data.example import Example
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, MissingPackage
 
 
 class Digits:
@@ -28,7 +28,7 @@ class Digits:
         size: Side of the images in pixels; the 8x8 originals are enlarged bicubically.
 
     Raises:
-        InputError: Unknown split, or a size below 8.
+        InputError: Unknown split, a size below 8, or scikit-learn is not installed.
     """
 
     class_names: tuple[str, ...] = tuple("0123456789")
@@ -36,7 +36,10 @@ class Digits:
     part_names: tuple[str, ...] = ()
 
     def __init__(self, split: str, size: int = 32):
-        from sklearn.datasets import load_digits
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise MissingPackage("dataset digits", "scikit-learn", "digits") from error
 
         if split not in ("train", "test"):
             raise InputError(f"digits: unknown split {split!r}; expected one of train, test")

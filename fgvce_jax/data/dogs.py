@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from fgvce_jax.data.archive import Files
 from fgvce_jax.data.records import ListedImage, Listing, RecordBuilder, RecordDataset, url_info
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, MissingPackage
 
 _ADDRESS = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 _ARCHIVES = """
@@ -164,7 +164,10 @@ def _last_two(name: str) -> str:
 
 def _read_list(files: Files, name: str) -> list[tuple[str, int, str]]:
     """In order, an image's name, its label from 0 and where it is listed, for messages."""
-    import scipy.io
+    try:
+        import scipy.io
+    except ImportError as error:
+        raise MissingPackage("dataset dogs", "scipy", "dogs") from error
 
     found = files.matching(rf"(^|/){re.escape(name)}$")
     if not found:

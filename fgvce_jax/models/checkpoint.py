@@ -156,7 +156,8 @@ def load_classifier(
             cut as it was saved.
         image_size: Height and width of the images in pixels; 224, or the checkpoint's own.
         class_names: K names, in place of the checkpoint's.
-        mean, std: Per channel, in units of [0, 1]; the architecture's, or the checkpoint's own.
+        mean: Per channel, in units of [0, 1]; the architecture's, or the checkpoint's own.
+        std: Likewise.
         resize_to: Short side in pixels before the centre crop.
 
     Raises:

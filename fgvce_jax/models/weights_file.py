@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fgvce_jax.errors import InputError
+from fgvce_jax.errors import InputError, MissingPackage
 from fgvce_jax.files import read_json
 
 # Around a state dict, in the files that training loops write.
@@ -107,10 +107,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
     except ImportError as error:
-        raise InputError(
-            f"weights {path}: reading {path.suffix} needs torch (pip install torch), "
-            "or save the weights as .safetensors"
-        ) from error
+        other = ", or the weights as .safetensors"
+        raise MissingPackage(f"weights {path}", "torch", "torch", other) from error
     if _is_torchscript(path):
         raise InputError(
             f"weights {path}: a TorchScript program, expected a state dict; "

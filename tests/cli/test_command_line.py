@@ -274,12 +274,6 @@ def test_bash_completes_commands_options_and_values(words, expected, capsys, tmp
     assert set(run.stdout.split()) == expected
 
 
-def test_completion_without_its_package_names_the_extra(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    line = error_of("completion", "zsh", capsys=capsys)
-    assert line == "completion: expected the package shtab (pip install 'fgvce-jax[completion]')"
-
-
 def test_a_section_may_come_from_a_file_but_is_not_listed(capsys, tmp_path):
     (tmp_path / "bank.yaml").write_text("per_class: 0")
     line = error_of("explain", "--bank", str(tmp_path / "bank.yaml"), capsys=capsys)
