@@ -60,6 +60,17 @@ def in_turns(labels: np.ndarray) -> np.ndarray:
     return np.lexsort((labels, turn))
 
 
+def open_config(options: argparse.Namespace) -> ExplainConfig:
+    """The preset of a script's options, with the classifier and the data that they name."""
+    config = open_preset(options.preset)
+    if options.checkpoint:
+        model = replace(config.model, checkpoint=options.checkpoint, weights=None)
+        config = replace(config, model=replace(model, arch=None))
+    if options.data:
+        config = replace(config, data=replace(config.data, path=options.data))
+    return config
+
+
 class Study:
     """The first misclassified images of a split, and whatever the rows need to explain them.
 
@@ -68,15 +79,17 @@ class Study:
     Q the `target`, int32 [N], and features `cells` [N, n, n, C]; `looked_at` were read for them.
     """
 
-    def __init__(self, options: argparse.Namespace, wanted: np.ndarray | None = None):
-        """Open a preset's classifier and data, and take the first mistakes, or `wanted` images."""
-        self.options, self.config = options, open_preset(options.preset)
-        if options.checkpoint:
-            model = replace(self.config.model, checkpoint=options.checkpoint, weights=None)
-            self.config = replace(self.config, model=replace(model, arch=None))
-        if options.data:
-            data = replace(self.config.data, path=options.data)
-            self.config = replace(self.config, data=data)
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        wanted: np.ndarray | None = None,
+        config: ExplainConfig | None = None,
+    ):
+        """Open a preset's classifier and data, and take the first mistakes, or `wanted` images.
+
+        `config`, if given, takes the preset's place.
+        """
+        self.options, self.config = options, config or open_config(options)
         self.inputs = open_inputs(self.config)
         self.clf, labels = self.inputs.clf, self.inputs.labels
         predictor, taken = Predictor(self.clf, options.batch_size), []
