@@ -7,43 +7,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "fgvce_jax"
 
-# The lowest first, modules and packages of one floor on one line. `__init__` is what
-# `import fgvce_jax` loads.
-FLOORS = """
-    errors config files progress assets imagenet memory blur checks clock
-    stop
-    workers
-    cluster pictures
-    display
-    heads
-    models
-    partition
-    bank
-    matched
-    greedy
-    search neighbours logit_changes
-    contrast
-    explanation
-    explain
-    __init__
-    methods
-    metrics
-    data
-    train ask
-    results
-    bank_file run_inputs
-    photographs
-    report
-    reports
-    method_maps
-    inference
-    run_worker
-    run
-    evaluate key
-    cuts
-    cli
-"""
-HEIGHT = {name: height for height, floor in enumerate(FLOORS.split("\n")) for name in floor.split()}
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+
+
+def floors(page):
+    """The page's list, the lowest first: the modules and packages of a floor on one line."""
+    lines = page.split("fgvce_jax/\n", 1)[1].split("```", 1)[0].splitlines()
+    return [line.strip().split("  ")[0].split() for line in lines]
+
+
+HEIGHT = {name: height for height, floor in enumerate(floors(PAGE.read_text())) for name in floor}
+# What `import fgvce_jax` loads; and two lines of the page that are one floor.
+HEIGHT["__init__"] = HEIGHT["explain"] + 0.5
+HEIGHT |= {name: 0 for name, height in HEIGHT.items() if height == 1}
 
 # Down, and still not wanted: a measure favours no method, training serves all of them.
 APART = {("metrics", "methods"), ("train", "methods")}

@@ -1,4 +1,4 @@
-"""The networks that the README lists are those whose logits are held to torch's."""
+"""The networks that the documentation lists are those whose logits are held to torch's."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ import test_vision_transformers
 
 from fgvce_jax.models.spec import NETWORKS
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "classifiers.md"
 
 
 def values(test, name):
@@ -36,8 +36,8 @@ def held_to_torch():
     yield from test_vision_transformers.FULL
 
 
-def test_the_readme_lists_what_is_tested():
-    text = README.read_text()
+def test_the_page_lists_what_is_tested():
+    text = PAGE.read_text()
     table = text[text.index("| family | networks |") :]
     table = table[: table.index("\n\n")]
     listed = re.findall(r"`(\w+)`", table)
