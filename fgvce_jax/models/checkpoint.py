@@ -152,8 +152,7 @@ def load_classifier(
     Args:
         path_or_arch: A checkpoint folder; with `weights`, one of `ARCHITECTURES`.
         weights: A .safetensors file, or with torch installed .pth, .pt, .ckpt or .bin.
-        cut: Where features end and the head begins, as in `ModelSpec`; None leaves a checkpoint
-            cut as it was saved.
+        cut: Where features end and the head begins, as in `ModelSpec`; None: where it was saved.
         image_size: Height and width of the images in pixels; 224, or the checkpoint's own.
         class_names: K names, in place of the checkpoint's.
         mean: Per channel, in units of [0, 1]; the architecture's, or the checkpoint's own.
