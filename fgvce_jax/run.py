@@ -210,6 +210,7 @@ def _run_info(
         "data": list(inputs.notes),
         "preprocessing": preprocessing(clf),
         "cells": jax.eval_shape(clf.feature_map, image).cells.shape[1],
+        "num_classes": clf.num_classes,
         "classes": {name: clf.class_names[k] for name, k in inputs.classes.items()},
         "classes_without_reference": [clf.class_names[k] for k in missing],
         "classes_with_few_references": _few_references(bank, clf),

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
-from fgvce_jax.results import RunResults
+from fgvce_jax.results import RunResults, flips
 
 
 def head(
@@ -43,13 +42,8 @@ def _title(config: dict[str, Any]) -> str:
 
 def tiles(results: RunResults) -> list[dict[str, str]]:
     """The figures: value, words, and the level that chance would reach where there is one."""
-    counts = results.info["counts"]
-    names = ["status", "time_s", "num_edits", "flipped", "p_target_after"]
-    table = results.explanations.read(names).filter(pc.field("status") == "explained")
-    edits, flipped = table["num_edits"].to_numpy(), table["flipped"].to_numpy()
-    after = table["p_target_after"].to_numpy()
-    classes = len(np.unique(results.predictions["target"].to_numpy()))
-    some, none = len(table) > 0, "–"
+    counts, found = results.info["counts"], flips(results)
+    classes, explained, none = results.info.get("num_classes"), found["explained"], "–"
     images = f"accuracy, {_count(counts['read'], 'image')}"
     return [
         {
@@ -58,20 +52,19 @@ def tiles(results: RunResults) -> list[dict[str, str]]:
             "chance": f"chance {1 / classes:.1%}" if classes else "",
         },
         {"value": f"{counts['misclassified']:,}", "words": "misclassified", "chance": ""},
-        {"value": f"{flipped.mean():.1%}" if some else none, "words": "flipped to Q", "chance": ""},
         {
-            "value": f"{(after > 0.5).mean():.1%}" if some else none,
+            "value": f"{found['flipped'] / explained:.1%}" if explained else none,
+            "words": "flipped to Q",
+            "chance": "",
+        },
+        {
+            "value": f"{found['likely'] / explained:.1%}" if explained else none,
             "words": "reach p(Q) > 0.5",
             "chance": "",
         },
         {
-            "value": f"{np.median(edits):g}" if some else none,
-            "words": "edits (median)",
-            "chance": "",
-        },
-        {
-            "value": duration(float(np.mean(table["time_s"].to_numpy()))) if some else none,
-            "words": "an explanation (mean of its batches)",
+            "value": f"{found['edits_median']:g}" if found["flipped"] else none,
+            "words": "edits until it flips (median)",
             "chance": "",
         },
     ]
@@ -81,11 +74,26 @@ def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it: 1.2 ms, 34 ms, 5.6 s."""
-    if seconds >= 1:
-        return f"{seconds:.1f} s"
-    return f"{1000 * seconds:.1f} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
+def times(results: RunResults, report: float) -> dict[str, Any] | None:
+    """Where the run's time went, for the page; None where it is not known.
+
+    Args:
+        results: The run.
+        report: Seconds that the report has taken, for a run that does not know them yet.
+
+    Returns:
+        `seconds` by what they were spent on, their `total`, the `images` that they are of, and the
+        median `search`.
+    """
+    timings = results.info.get("timings")
+    if timings is None:
+        return None
+    seconds, total = dict(timings["seconds"]), timings["total"]
+    if "report" not in seconds:
+        seconds["report"] = round(report, 3)
+        total += report
+    search = flips(results)["search_s"]
+    return {"seconds": seconds, "total": total, "images": timings["images"], "search": search}
 
 
 def maps_with_nan(results: RunResults, methods: Sequence[str]) -> dict[str, list[str]]:

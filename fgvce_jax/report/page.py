@@ -9,7 +9,9 @@ are scripts in a folder beside it.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -19,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from fgvce_jax.data.example import Dataset
-from fgvce_jax.files import whole_file
+from fgvce_jax.files import whole_file, writing
 from fgvce_jax.methods import METHODS
 from fgvce_jax.pictures import PALETTES
 from fgvce_jax.report import bundle
 from fgvce_jax.report.cards import card
 from fgvce_jax.report.findings import findings
-from fgvce_jax.report.head import head
+from fgvce_jax.report.head import head, times
 from fgvce_jax.report.known import part_names, parts_by_cell, twins
 from fgvce_jax.report.pairs import PairTotals, confused_pairs, totals
 from fgvce_jax.report.sources import Source, View
@@ -63,8 +65,7 @@ def write_report(
 
     Args:
         run: A run whose results are merged: its folder, or what was read of it.
-        dataset: The split that was explained; None where it is gone, and the cards say so.
-        references: The split that the candidates come from; likewise.
+        dataset, references: The splits of the images and of the candidates; None where one is gone.
         view: From an image to what the classifier saw of it.
         title: The page's title; by default the data and the classifier of the run's config.
         advance: Called with 1 for every card drawn.
@@ -77,6 +78,7 @@ def write_report(
     Raises:
         InputError: No finished run, data other than the run's, or a file that cannot be written.
     """
+    started = time.perf_counter()
     results = run if isinstance(run, RunResults) else read_run(run)
     folder = out or results.folder
     shown = results.sample(MOST_CARDS)
@@ -85,30 +87,40 @@ def write_report(
     top = head(results, shown, title, methods)
     apart = len(shown.explanations) > in_one_file
     data = folder / "report-data"
-    shutil.rmtree(data, ignore_errors=True)
     chunks = model.chunks(dataset, references)
     if apart:
-        data.mkdir()
         _write_chunks(data, chunks)
         chunks = iter(())
-    index = {"folder": data.name if apart else None}
-    blocks = chain(
-        ((f"{kind}-{number}", bundle.as_json(items)) for kind, number, items in chunks),
-        (("index", bundle.as_json(index | model.index(top))) for _ in range(1)),  # last of all
-    )
+
+    def blocks() -> Iterator[tuple[str, str]]:
+        for kind, number, items in chunks:
+            yield f"{kind}-{number}", bundle.as_json(items)
+        known = {"folder": data.name if apart else None}  # last of all, as the chunks add to it
+        known |= {"times": times(results, time.perf_counter() - started)}
+        yield "index", bundle.as_json(known | model.index(top))
+
     info = dict(results.info)
     variables = {"head": top, "skipped": info.pop("skipped"), "info": json.dumps(info, indent=2)}
-    path = folder / "report.html"
-    with whole_file(path) as file:
-        bundle.page("report", variables, blocks, apart).dump(file, encoding="utf-8")
+    with whole_file(path := folder / "report.html") as file:
+        bundle.page("report", variables, blocks(), apart).dump(file, encoding="utf-8")
+    if not apart:
+        shutil.rmtree(data, ignore_errors=True)
     return path
 
 
 def _write_chunks(folder: Path, chunks: Iterable[tuple[str, int, list[Any]]]) -> None:
-    for kind, number, items in chunks:
-        with whole_file(folder / f"{kind}-{number}.js") as file:
-            text = f'fgvceChunk("{kind}",{number},{bundle.as_json(items)});\n'
-            file.write(text.encode())
+    """Write a folder of scripts, in the place of the one that is there once it is whole."""
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        with writing(new):
+            new.mkdir()
+            for kind, number, items in chunks:
+                text = f'fgvceChunk("{kind}",{number},{bundle.as_json(items)});\n'
+                (new / f"{kind}-{number}.js").write_text(text, "utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            new.replace(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 @dataclass
@@ -202,7 +214,7 @@ class Model:
             "methods": [{"name": name, "of": METHODS[name].explains} for name in self.methods],
             "palettes": {"P": PALETTES["invariant"], "Q": PALETTES["dominant"]},
             "edits_interact": self.results.info.get("edits_interact"),
-            "reference_classes": len(np.unique(self.results.predictions["target"].to_numpy())),
+            "reference_classes": np.unique(self.results.predictions["target"].to_numpy()).tolist(),
             "chunks": {"cards": CHUNK, "references": CHUNK, "pairs": CHUNK},
             "pairs": self.pairs,
             "findings": findings(self.results.folder, self._twins),

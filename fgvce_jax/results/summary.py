@@ -94,7 +94,7 @@ def _of_flips(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     share = found["flipped"] / found["explained"]
     edits = "none flipped"
     if found["flipped"]:
-        edits = f"median {found['edits_median']:.0f}, most {found['edits_most']}"
+        edits = f"median {found['edits_median']:g}, most {found['edits_most']}"
     many = f"{found['many_edits']:,} images over {MANY_EDITS}"
     replaced = found["share_replaced"]
     cells = "" if replaced is None else f"; {replaced:.1%} of the cells replaced"

@@ -369,7 +369,10 @@ def test_two_clicks_from_the_matrix_to_the_cause(visit, report):
     expect(pair).to_contain_text("References used most")
     mine = [r for r in records() if (r.predicted, r.label) == (2, 1)]
     expect(pair).to_contain_text(f"{len(mine)} images")
-    expect(pair).to_contain_text("The other way, none")
+    expect(pair).to_contain_text("labelled finch & co and predicted as owl's cousin")
+    expect(pair).to_contain_text("The other way round: none")
+    counts = sorted(len(r.edits) for r in mine)
+    expect(pair).to_contain_text(f"Edits: median {np.median(counts):g}.")
     assert shown(page) == [r.id for r in mine]
     cells = np.zeros((7, 7))
     for record in mine:
@@ -381,6 +384,44 @@ def test_two_clicks_from_the_matrix_to_the_cause(visit, report):
     assert found == [round(100 * middle), round(100 * 9 / 49)]
     box = page.locator("h2#pair-title").bounding_box()
     assert box["y"] > 0
+
+
+def test_where_the_time_went_is_said(visit, tmp_path):
+    spent = {"start": 0.01, "reading": 1.25, "forward": 2.0, "report": 0.5}
+    kept = {"seconds": spent, "total": 4.0, "images": 80}
+    folder = make_run(tmp_path / "run", [mistake(1, 0, 1, [3])], {"timings": kept})
+    page = visit(write_report(folder, Images("test"), Images("train"), VIEW))
+    said = (
+        "50 ms an image over everything: 4.0 s for 80 images (reading 1.3 s, forward 2.0 s, report"
+    )
+    expect(page.locator("#times")).to_contain_text(f"{said} 500 ms). A search alone takes 4.0 ms")
+
+
+ODD = ('"quoted" & <b>bold</b>\'s #card=%2F?.png', "صورة الغراب.png", "y" * 300, "a\nb\tc.png")
+
+
+def test_ids_of_every_kind_are_found_linked_and_shown(visit, tmp_path):
+    class Odd(Images):
+        def __init__(self):
+            super().__init__("test")
+            self.ids = ODD
+
+        def __len__(self):
+            return len(self.ids)
+
+    found = [ImageResult(**(vars(mistake(k, 0, 1, [3])) | {"id": id})) for k, id in enumerate(ODD)]
+    path = write_report(make_run(tmp_path / "run", found), Odd(), Images("train"), VIEW)
+    for k, id in enumerate(ODD):
+        page = visit(path, width=420)
+        page.locator(f".card[data-n='{k}']").scroll_into_view_if_needed()
+        page.locator(f".card[data-n='{k}'] h3 a").click()
+        assert shown(page) == [id]
+        page.reload()
+        assert shown(page) == [id]
+        expect(cards(page)).to_have_attribute("data-built", "yes")
+        assert cards(page).locator(".id").text_content() == id
+        assert cards(page).locator(".id b").count() == 0  # text, no markup
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420
 
 
 def test_the_first_title_stays_clear_of_the_toolbar(visit, report):

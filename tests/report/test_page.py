@@ -15,7 +15,7 @@ from fgvce_jax.files import write_json
 from fgvce_jax.report import card_figure, write_report
 from fgvce_jax.report import page as page_module
 from fgvce_jax.report.cards import encoded, reachable
-from fgvce_jax.report.head import duration, maps_with_nan
+from fgvce_jax.report.head import maps_with_nan
 from fgvce_jax.report.pairs import confused_pairs
 from fgvce_jax.results import ImageResult, open_run, read_run, unfinished_run
 
@@ -33,7 +33,8 @@ def run(tmp_path_factory):
         ImageResult(6, "test/<6>.png", 1, "skipped", why="1 x 1 <pixels>"),
     ]
     folder = tmp_path_factory.mktemp("report") / "run"
-    return make_run(folder, records, {"classes_without_reference": [CLASSES[2]]})
+    info = {"classes_without_reference": [CLASSES[2]], "num_classes": 5}
+    return make_run(folder, records, info)
 
 
 class Page(HTMLParser):
@@ -187,8 +188,8 @@ def test_the_pairs_and_what_is_replaced_in_them(run, written):
 
 def test_the_figures_at_the_top(written):
     numbers = [text for _, text in written.page.find("b")]
-    assert numbers[:6] == ["20.0%", "4", "66.7%", "100.0%", "2", "4.0 ms"]
-    assert "chance 33.3%" in written.text  # one of the three classes that images have
+    assert numbers[:5] == ["20.0%", "4", "66.7%", "66.7%", "1.5"]
+    assert "chance 20.0%" in written.text  # one of the five classes that the classifier knows
     for note in ("1 image without edits", "1 class without", "1 image skipped"):
         assert note in written.text
 
@@ -218,9 +219,21 @@ def test_what_evaluate_found_stands_beside_chance(tmp_path):
     ]
 
 
-def test_durations():
-    wanted = ["0.5 ms", "9.9 ms", "35 ms", "999 ms", "12.3 s"]
-    assert [duration(s) for s in (0.0005, 0.0099, 0.035, 0.999, 12.34)] == wanted
+def test_the_times_are_those_of_the_run_and_of_the_report_itself(tmp_path):
+    kept = {"seconds": {"reading": 1.5, "forward": 2.0}, "total": 4.0, "images": 10}
+    folder = make_run(tmp_path / "run", [mistake(1, 0, 1, [3])], {"timings": kept})
+    found = Page(write(folder)).index["times"]
+    report = found["seconds"].pop("report")
+    assert 0 < report < 60
+    assert found["total"] == pytest.approx(4 + report, abs=0.001)
+    assert (found["seconds"], found["images"]) == (kept["seconds"], 10)
+    assert found["search"] == pytest.approx(0.004)
+    whole = kept | {"seconds": kept["seconds"] | {"report": 0.3}}
+    folder = make_run(tmp_path / "again", [mistake(1, 0, 1, [3])], {"timings": whole})
+    found = Page(write(folder)).index["times"]
+    assert found == whole | {"search": pytest.approx(0.004)}  # those of the run, not of this page
+    folder = make_run(tmp_path / "unknown", [mistake(1, 0, 1, [3])])
+    assert Page(write(folder)).index["times"] is None
 
 
 def test_of_too_many_explanations_a_sample_is_shown_and_told(run, monkeypatch, written):
@@ -351,6 +364,10 @@ def test_a_large_run_is_a_page_with_a_folder_of_scripts_beside_it(tmp_path):
         assert name == f"{kind}-{number}.js"
         found[kind] += json.loads(items)
     assert found == whole.data
+    with pytest.raises(InputError, match="the data have none of them"):
+        write(folder, Images("val"), in_one_file=59)
+    assert sorted(path.name for path in (folder / "report-data").iterdir()) == names
+    assert not list(folder.glob(".*.tmp"))
     write(folder)
     assert not (folder / "report-data").exists()
 

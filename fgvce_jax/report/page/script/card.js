@@ -92,9 +92,10 @@ function gallery(row, card) {
 function evidence(row, card) {
   const near = card.nearest.length;
   const of = (k) => card.nearest.filter((found) => found === k).length;
+  const chance = (near / report.reference_classes.length).toFixed(1);
   const votes = near
-    ? `Of the ${near} nearest references ${of(row.P)} are of P and ${of(row.Q)} of Q `
-      + `(chance ${(near / report.reference_classes).toFixed(1)} each). `
+    ? `Of the ${near} nearest references ${of(row.Q)} are of Q (chance ${chance}) and ${of(row.P)} of P `
+      + (report.reference_classes.includes(row.P) ? `(chance ${chance}). ` : "(there are none of P). ")
     : null;
   if (row.suspect === null) return votes && el("p", {class: "soft"}, votes);
   const times = row.pP0 / Math.max(row.pQ0, 1e-6);

@@ -5,7 +5,7 @@ import {fill, firsts, show, step} from "./list.js";
 import {select} from "./select.js";
 import {rows} from "./data.js";
 import {field} from "./dom.js";
-import {charts, findings, matrix, pairTable} from "./overview.js";
+import {charts, findings, matrix, pairTable, times} from "./overview.js";
 import {pairPage} from "./pair.js";
 import {go, link, watch} from "./state.js";
 import {suspectList} from "./suspects.js";
@@ -92,6 +92,7 @@ if (rows.length) {
   charts();
   suspectList();
   findings();
+  times();
 }
 listen();
 watch((state, before) => {

@@ -8,6 +8,19 @@ export function count(number, word) {
   return `${number.toLocaleString("en")} ${number === 1 ? word : plural}`;
 }
 
+/** The middle one of some numbers, or the mean of the two in the middle. */
+export function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = Math.floor(sorted.length / 2);
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
+/** A time in the unit that suits it: 1.2 ms, 34 ms, 5.6 s. */
+export function duration(seconds) {
+  if (seconds >= 1) return `${seconds.toFixed(1)} s`;
+  return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+}
+
 /** A probability: four digits, which is more than the arithmetic leaves uncertain. */
 export const probability = (p) => p.toFixed(4);
 

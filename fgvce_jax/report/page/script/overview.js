@@ -2,7 +2,7 @@
 
 import {className, pairs, report, rows} from "./data.js";
 import {el, field, svg} from "./dom.js";
-import {count} from "./numbers.js";
+import {count, duration} from "./numbers.js";
 import {link} from "./state.js";
 
 const SHOWN = 10;
@@ -61,9 +61,11 @@ export function matrix() {
     return el("td", {style: `--share:${(pair.count / top).toFixed(2)}`},
       el("a", {href: link({pair: pair.key, card: ""}), title: words, "aria-label": words}, String(pair.count)));
   };
-  const head = el("tr", {}, el("td", {class: "corner"}), shown.map((p) => el("th", {scope: "col"}, el("span", {}, named(p, "p")))));
-  const body = shown.map((q) => el("tr", {},
-    el("th", {scope: "row"}, named(q, "q")), shown.map((p) => cell(q, p))));
+  const some = (key) => shown.filter((k) => pairs.some((pair) => pair[key] === k && shown.includes(pair.P) && shown.includes(pair.Q)));
+  const [columns, lines] = [some("P"), some("Q")]; // an empty row or column says nothing
+  const head = el("tr", {}, el("td", {class: "corner"}), columns.map((p) => el("th", {scope: "col"}, el("span", {}, named(p, "p")))));
+  const body = lines.map((q) => el("tr", {},
+    el("th", {scope: "row"}, named(q, "q")), columns.map((p) => cell(q, p))));
   field("matrix").replaceChildren(
     el("h2", {}, "The classes confused most ", el("span", {class: "soft"}, "a row per label Q, a column per prediction P")),
     el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "matrix of the classes confused most"},
@@ -118,6 +120,19 @@ export function charts() {
     el("div", {}, el("h2", {}, "Probability of Q ", el("span", {class: "soft"}, key("p", "before"), key("q", "after the edits"))),
       histogram([{values: explained.map((row) => row.pQ0), of: "p"}, {values: explained.map((row) => row.pQ1), of: "q"}],
         tenths, "numbers of images by the probability of Q")));
+}
+
+/** Where the time of the run went; nothing where it is not known. */
+export function times() {
+  const section = field("times");
+  section.hidden = !report.times;
+  if (!report.times) return;
+  const {seconds, total, images, search} = report.times;
+  const spent = Object.entries(seconds).filter(([, s]) => s >= 0.05).map(([name, s]) => `${name} ${duration(s)}`);
+  const each = images ? [el("b", {}, duration(total / images)), " an image over everything: "] : [];
+  section.replaceChildren(el("h2", {}, "Time"), el("p", {}, each, `${duration(total)}`,
+    images ? ` for ${count(images, "image")}` : "", ` (${spent.join(", ")}).`,
+    search === null ? "" : ` A search alone takes ${duration(search)}, its share of its batch.`));
 }
 
 /** What was measured of the edits and maps, beside chance; nothing where nothing was. */

@@ -3,7 +3,7 @@
 import {className, item, pairs, report, rows} from "./data.js";
 import {el, field} from "./dom.js";
 import {picture} from "./maps.js";
-import {count, floats, percent} from "./numbers.js";
+import {count, floats, median, percent} from "./numbers.js";
 import {enlargeable, view} from "./pictures.js";
 import {link} from "./state.js";
 
@@ -22,11 +22,11 @@ export function regions(replaced, n) {
   return [...found].map(([name, shares]) => ({name, ...shares})).sort((a, b) => b.share - a.share);
 }
 
-function shares(title, found, empty) {
+function shares(title, found) {
   const item = ({name, share, chance}) => el("li", {}, el("b", {}, name),
     ` ${percent(share, 0)} of the edits `, el("span", {class: "soft"}, `chance ${percent(chance, 0)}`));
   return el("div", {}, el("h2", {}, title),
-    found.length ? el("ol", {class: "shares"}, found.slice(0, 4).map(item)) : el("p", {class: "soft"}, empty));
+    found.length ? el("ol", {class: "shares"}, found.slice(0, 4).map(item)) : el("p", {class: "soft"}, "No edits."));
 }
 
 function mean(values, of, caption) {
@@ -39,24 +39,27 @@ async function references(used) {
     const {id, image, gone} = await item("references", k);
     const drawing = view({image, label: `reference ${id}`});
     return el("figure", {}, image ? enlargeable(drawing, () => id) : el("span", {class: "missing"}, gone),
-      el("figcaption", {}, `${count(edits, "edit")} · `, el("bdi", {}, id)));
+      el("figcaption", {title: id}, `${count(edits, "edit")} · `, el("bdi", {}, id.split("/").at(-1))));
   }));
   return el("div", {class: "used"}, el("h2", {}, "References used most"), el("div", {class: "row"}, shown));
 }
 
 function heading(pair, back) {
   const own = rows.filter((row) => row.pair === pair.key);
-  const edits = own.map((row) => row.edits).sort((a, b) => a - b);
   const suspects = own.filter((row) => row.suspected).length;
-  const way = (k, l) => [el("bdi", {}, className(k)), " for ", el("bdi", {}, className(l))];
+  const asked = report.question === "confusion";
+  const named = (k) => el("bdi", {}, className(k));
+  const said = ({P, Q}) => (asked
+    ? ["of ", named(P), ", predicted correctly, asked why not ", named(Q)]
+    : ["labelled ", named(Q), " and predicted as ", named(P)]);
   return [
     el("p", {}, el("a", {href: link({pair: "", card: ""})}, "← all pairs")),
     el("h2", {class: "large", tabindex: -1, id: "pair-title"},
       el("bdi", {class: "p"}, className(pair.P)), ", not ", el("bdi", {class: "q"}, className(pair.Q))),
-    el("p", {}, el("b", {}, count(pair.count, "image")), ` (${percent(pair.count / report.explanations)} of all): `,
-      "taken ", way(pair.P, pair.Q), `. The other way, ${back ? count(back.count, "image") : "none"}`,
-      back ? [": taken ", way(pair.Q, pair.P), " (", el("a", {href: link({pair: back.key, card: ""})}, "see them"), ")"] : null,
-      `. Edits: median ${edits[Math.floor(edits.length / 2)]}.`,
+    el("p", {}, el("b", {}, count(pair.count, "image")), " ", said(pair),
+      ` (${percent(pair.count / report.explanations)} of all ${asked ? "explanations" : "mistakes"}). The other way round: `,
+      back ? [count(back.count, "image"), " ", said(back), " (", el("a", {href: link({pair: back.key, card: ""})}, "see them"), ")"] : "none",
+      `. Edits: median ${median(own.map((row) => row.edits))}.`,
       suspects ? ` ${count(suspects, "label")} of these look wrong.` : null),
   ];
 }
@@ -77,8 +80,8 @@ export async function pairPage(key) {
   if (section.dataset.key !== key) return;
   section.append(
     el("div", {class: "findings"},
-      shares("Regions replaced most", regions(found.replaced, report.n).filter(({share}) => share > 0), "No edits."),
-      shares("Parts replaced most", found.parts, "The data does not name parts."),
+      shares("Regions replaced most", regions(found.replaced, report.n).filter(({share}) => share > 0)),
+      found.parts.length ? shares("Parts replaced most", found.parts) : null,
       el("div", {class: "row means"}, mean(found.invariant, "P", "mean evidence for P"), mean(found.dominant, "Q", "mean of what decides for Q"))),
     found.references.length ? used : "");
 }
