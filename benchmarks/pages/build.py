@@ -38,7 +38,7 @@ PAGES = {
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
         *("input", "agreement", "table2_random", "whole_split", "accelerator"),
     ),
-    "photographs": ("photographs",),
+    "photographs": ("photographs", "label_errors_photographs"),
     "many-machines": ("lost_workers", "whole_split", "flat_memory"),
 }
 """The pages, and the files that each is made from."""
