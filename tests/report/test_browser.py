@@ -325,6 +325,8 @@ def test_suspect_labels_are_listed_and_filtered_by(visit, tmp_path):
     listed = page.locator("#suspect-labels")
     expect(listed).to_contain_text("1 suspect label among 2 mistakes")
     assert listed.locator("li").count() == 1
+    listed.scroll_into_view_if_needed()
+    expect(listed.locator("li img")).to_have_attribute("src", re.compile("^data:image"))
     listed.get_by_role("link", name="all of them").click()
     assert shown(page) == [sure.id]
     expect(cards(page).locator(".suspect")).to_contain_text("Is the label wrong?")
