@@ -36,7 +36,7 @@ PAGES = {
     "key": ("key",),
     "performance": (
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
-        *("input", "agreement", "table2_random", "whole_split", "accelerator"),
+        *("input", "report", "agreement", "table2_random", "whole_split", "accelerator"),
     ),
     "photographs": ("photographs", "label_errors_photographs"),
     "many-machines": ("lost_workers", "whole_split", "flat_memory"),

@@ -167,7 +167,8 @@ def measure(
         page = write_report(large, split, references, view)
         row = {"cards": cards, "write_s": time.perf_counter() - started, "bytes": size(page)}
         rows.append(show(row | in_chromium(page, frames, step, repeats)))
-    return {"viewport": [1280, 900], "frames": frames, "pixels_a_frame": step, "rows": rows}
+    settings = {"viewport": [1280, 900], "frames": frames, "pixels_a_frame": step}
+    return settings | {"repeats": repeats, "rows": rows}
 
 
 if __name__ == "__main__":

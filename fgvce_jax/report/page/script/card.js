@@ -47,7 +47,7 @@ function views(row, card) {
   });
   const framed = image.querySelectorAll(".frames > g");
   function show(on) {
-    on.forEach((made, t) => framed[t].classList.toggle("off", !made));
+    for (const [t, made] of on.entries()) framed[t].classList.toggle("off", !made);
     for (const {of, drawing} of drawn) {
       const whole = maps[of];
       const map = picture(upTo(whole, card.edits, on), of, Math.max(...whole));
@@ -124,7 +124,7 @@ export async function build(article, row) {
       const found = after(card, row, on);
       const made = on.filter(Boolean).length;
       range.input.value = made;
-      range.words.replaceChildren(...describe(on, row, found).filter((node) => node !== null));
+      range.words.replaceChildren(...describe(on, found).filter((node) => node !== null));
       plot.mark(made, found.pP, found.pQ);
       pictures.show(on);
       list.boxes.forEach((box, t) => { if (box) box.checked = on[t]; });

@@ -33,7 +33,7 @@ export function slider(card, id, changed) {
 }
 
 /** The words beside the slider. */
-export function describe(on, row, found) {
+export function describe(on, found) {
   const made = on.filter(Boolean).length;
   const predicted = found.predicted === null
     ? null

@@ -86,9 +86,9 @@ export async function drawn(row, card) {
     if (image) context.drawImage(image, x, 74, SIZE, SIZE);
     if (map) context.drawImage(await loaded(map), x, 74, SIZE, SIZE);
   }
-  card.edits.forEach(({cell}) => framed(context, GAP, 74, SIZE, cell, p));
-  ["the image, replaced cells", `evidence for ${className(row.P)}`, `deciding for ${className(row.Q)}`]
-    .forEach((text, k) => words(text, GAP + k * (SIZE + GAP), 96 + SIZE));
+  for (const {cell} of card.edits) framed(context, GAP, 74, SIZE, cell, p);
+  const captions = ["the image, replaced cells", `evidence for ${className(row.P)}`, `deciding for ${className(row.Q)}`];
+  for (const [k, text] of captions.entries()) words(text, GAP + k * (SIZE + GAP), 96 + SIZE);
   curve(context, card, {x: 2 * GAP + 3 * (SIZE + GAP), y: 84, p, q, ink});
   words("probabilities of P and Q", GAP + 3 * (SIZE + GAP), 96 + SIZE);
   const side = (canvas.width - 9 * GAP) / 8;
@@ -119,7 +119,9 @@ function curve(context, card, {x, y, p, q, ink}) {
   for (const [values, colour] of [[card.pP, p], [card.pQ, q]]) {
     context.strokeStyle = colour;
     context.beginPath();
-    values.forEach((value, k) => context.lineTo(x + width * k / Math.max(values.length - 1, 1), y + height * (1 - value)));
+    for (const [k, value] of values.entries()) {
+      context.lineTo(x + width * k / Math.max(values.length - 1, 1), y + height * (1 - value));
+    }
     context.stroke();
   }
 }
