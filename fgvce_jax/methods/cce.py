@@ -103,7 +103,10 @@ def cce(
     Args:
         region: Which of the two maps.
         attribution: The saliency M (Fig. 3 of FG-VCE compares several).
-        eps, step, steps, noise: The attack, see `pgd`.
+        eps: The attack, see `pgd`.
+        step: Likewise.
+        steps: Likewise.
+        noise: Likewise.
         sp_sigma: That of `with_sp`, by the contributions to the class that the map explains, in
             the image of which that class is predicted: P in the original, Q in the attacked one.
     """
