@@ -51,6 +51,8 @@ def formulas(text: str) -> str:
     parts = CODE.split(text)
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"\$\$(.+?)\$\$", block, parts[i], flags=re.DOTALL)
+        # In a span: Markdown takes a line that begins with another element for a block.
+        parts[i] = re.sub(r"\$([^$\n]+)\$", r"<span>$\1$</span>", parts[i])
         parts[i] = re.sub(r"\$([^$\n]+)\$", lambda match: convert(match[1]), parts[i])
     return "".join(parts)
 

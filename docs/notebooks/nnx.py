@@ -34,9 +34,9 @@ images.shape, test_images.shape
 class Net(nnx.Module):
     def __init__(self, rngs):
         self.first = nnx.Conv(3, 16, (3, 3), strides=2, rngs=rngs)
-        self.norm = nnx.BatchNorm(16, rngs=rngs)
-        self.second = nnx.Conv(16, 32, (3, 3), strides=2, rngs=rngs)
-        self.last = nnx.Linear(32, 10, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, momentum=0.9, rngs=rngs)
+        self.second = nnx.Conv(16, 64, (3, 3), strides=2, rngs=rngs)
+        self.last = nnx.Linear(64, 10, rngs=rngs)
 
     def __call__(self, x):
         x = jax.nn.relu(self.norm(self.first(x)))
@@ -44,7 +44,7 @@ class Net(nnx.Module):
 
 
 model = Net(nnx.Rngs(0))
-optimizer = nnx.Optimizer(model, optax.adam(3e-3), wrt=nnx.Param)
+optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
 
 
 @nnx.jit
@@ -58,7 +58,7 @@ def step(model, optimizer, x, y):
 
 
 rng = np.random.default_rng(0)
-for epoch in range(8):
+for epoch in range(20):
     order = rng.permutation(len(images))[: len(images) // 64 * 64].reshape(-1, 64)
     losses = [float(step(model, optimizer, images[i], labels[i])) for i in order]
 print(f"last epoch's loss {np.mean(losses):.2f}")
@@ -83,9 +83,10 @@ float(jnp.abs(clf(test_images[:8]) - model(test_images[:8])).max())
 
 # %%
 wrong = np.flatnonzero(np.asarray(clf(test_images).argmax(-1)) != test_labels)
+print(f"accuracy {1 - len(wrong) / len(test_labels):.1%}, {len(wrong)} mistakes")
 bank = fg.build_bank(clf, images, labels)
 out = fg.explain(clf, bank, test_images[wrong], test_labels[wrong])
-out
+print(out)
 
 # %%
 out[0]

@@ -38,7 +38,7 @@ for place in np.argsort(-counts)[:5]:
 p, q = found[np.argmax(counts)].tolist()
 
 # %% [markdown]
-# All test birds of the two classes, asked why they are the one and not the other. Matched evidence asks
+# All test birds of the two classes that are called by either name, asked why they are the one and not the other. Matched evidence asks
 # what the references of both classes show in such a place; it needs all cells of the references.
 
 # %%
@@ -48,9 +48,10 @@ references = [i for i in range(1000) if train.labels[i] in (p, q)]
 pictures = np.stack([train[i].image for i in references]) / np.float32(255)
 bank = fg.build_bank(clf, pictures, train.labels[references], fg.BankConfig(top_m=None))
 said = np.asarray(clf(shown).argmax(-1))
+shown, said, indices = (np.asarray(a)[np.isin(said, (p, q))] for a in (shown, said, indices))
 asked = np.where(said == p, q, p)
 out = fg.explain(clf, bank, shown, asked, MATCHED)
-out
+print(out)
 
 # %% [markdown]
 # Where do the edits lie? The mean of the invariant maps over the birds that are called by the first
@@ -59,7 +60,7 @@ out
 
 # %%
 (part,) = differing_parts(p, q)
-masks = np.stack([test[i].part_masks[PART_NAMES.index(part)] for i in indices])
+masks = np.stack([test[int(i)].part_masks[PART_NAMES.index(part)] for i in indices])
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.5), dpi=70)
 panels = {
     f"called {clf.class_names[p]}": np.maximum(out.invariant[said == p], 0).mean(0),
