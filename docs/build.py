@@ -17,8 +17,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
-from latex2mathml.converter import convert
-
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, COPY, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "site"
 SOURCE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
@@ -41,6 +39,7 @@ def out_of_docs(page: Path, text: str) -> str:
 
 def formulas(text: str) -> str:
     """`$$...$$` and `$...$` outside code as MathML, a tag as the equation's number."""
+    from latex2mathml.converter import convert  # of the extra docs, which the tests do without
 
     def block(match: re.Match[str]) -> str:
         tag = re.search(r"\\tag\{(\w+)\}", match[1])
@@ -118,22 +117,22 @@ class Links(HTMLParser):
                 self.places.add(value)
 
 
-def broken_links() -> list[str]:
+def broken_links(site: Path = SITE) -> list[str]:
     """Links of the site that lead nowhere, and links to files that the repository has not."""
-    pages = {page.resolve(): Links(page) for page in SITE.rglob("*.html")}
+    pages = {page.resolve(): Links(page) for page in site.rglob("*.html")}
     broken = []
     for page, links in pages.items():
         for link in links.found:
             address, _, place = unquote(link).partition("#")
             ours = re.match(re.escape(SOURCE) + r"/(?:blob|tree|raw)/main/(.+)", address)
             if ours and not (ROOT / ours[1]).exists():
-                broken.append(f"{page.relative_to(SITE)}: {link}")
+                broken.append(f"{page.relative_to(site.resolve())}: {link}")
             if re.match(r"[a-z]+:|//", address) or page.name == "404.html":
                 continue
             target = (page.parent / address).resolve() if address else page
             lost = place and target in pages and place not in pages[target].places
             if lost or not target.exists():
-                broken.append(f"{page.relative_to(SITE)}: {link}")
+                broken.append(f"{page.relative_to(site.resolve())}: {link}")
     return sorted(set(broken))
 
 
