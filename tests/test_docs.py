@@ -45,3 +45,21 @@ def test_files_that_the_pages_name_exist():
             r"`((?:fgvce_jax|benchmarks|tests|examples|configs)/[\w/.-]+)`", page.read_text()
         ):
             assert (ROOT / path).exists(), (page.name, path)
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("README.md", [r"predicted .* \(0\.\d\d\), not .*\nflipped by \d+ edits of 49 cells: .*"]),
+        ("docs/classifiers.md", [r"10 PooledLinear", r"\(1, 10\)"]),
+    ],
+)
+def test_the_python_of_a_page_runs_as_it_stands(page, said, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # as in a checkout
+    for code, expected in zip(blocks(page), said, strict=True):
+        exec(compile(code, page, "exec"), {"__name__": "__main__"})
+        assert re.match(expected, capsys.readouterr().out)
