@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -13,9 +14,10 @@ from fgvce_jax.data.decode import read_image
 from fgvce_jax.data.labels import class_number
 from fgvce_jax.data.pipeline import preprocess
 from fgvce_jax.errors import InputError
-from fgvce_jax.explain import explain
+from fgvce_jax.explain import at_cut, explain
 from fgvce_jax.explanation import Explanation
-from fgvce_jax.models.classifier import Classifier, feature_map_of
+from fgvce_jax.models.classifier import Classifier
+from fgvce_jax.progress import notify
 
 
 def why(
@@ -85,15 +87,25 @@ def label_of(clf: Classifier, label: str | int | None) -> int | None:
 
 
 def runner_up(clf: Classifier, bank: Bank, pixels: Float[np.ndarray, "S S 3"]) -> int:
-    """The most probable class but the predicted one, of those that have references."""
-    logits = np.asarray(clf.logits(feature_map_of(clf, pixels[None])))[0]
+    """The most probable class but the predicted one, of those that have references.
+
+    A note tells where that is not the runner-up of all classes.
+    """
+    # As `explain` will ask for it, so that one program serves both.
+    logits = np.asarray(clf.logits(at_cut(clf, pixels[None], jax.local_devices())))[0]
     order: Int[np.ndarray, "K"] = np.argsort(-logits, kind="stable")
-    missing = set(bank.missing())
+    names, missing = clf.class_names, set(bank.missing())
     others = [int(k) for k in order[1:] if int(k) not in missing]
     if not others:
         raise InputError(
-            f"label: none given, and {clf.class_names[order[0]]}, which is predicted, is the only "
+            f"label: none given, and {names[order[0]]}, which is predicted, is the only "
             "class with references; expected those of another"
+        )
+    if others[0] != order[1]:
+        p = np.exp(logits - np.logaddexp.reduce(logits))
+        notify(
+            f"the runner-up {names[order[1]]} ({p[order[1]]:.2f}) has no references; the most "
+            f"probable class that has is {names[others[0]]} ({p[others[0]]:.2f})"
         )
     return others[0]
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from fgvce_jax.bank import Bank, Candidates, check_candidates, pad_batch
 from fgvce_jax.checks import check_labelled, check_logits
@@ -147,6 +147,17 @@ def _predicted(clf: Classifier, feature_map: FeatureMap) -> Int[Array, "B"]:
     return clf.logits(feature_map).argmax(-1)
 
 
+def at_cut(
+    clf: Classifier,
+    images: Float[np.ndarray, "B H W 3"],
+    devices: Sequence[jax.Device],  # pyright: ignore[reportInvalidTypeForm]
+) -> FeatureMap:
+    """The images at the cut, split over the devices, and the last repeated up to a multiple."""
+    padded = -(-len(images) // len(devices)) * len(devices)
+    sharding = NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
+    return feature_map_of(clf, jax.device_put(pad_batch(images, padded), sharding))
+
+
 def explain(
     clf: Classifier,
     bank: Bank,
@@ -177,10 +188,8 @@ def explain(
     check_labelled(images, labels, clf.image_size, clf.num_classes)
     bank.check(clf, config)
     devices = tuple(devices or jax.local_devices())
-    padded = -(-len(images) // len(devices)) * len(devices)
-    targets = pad_batch(labels, padded).astype(np.int32)
-    sharding = NamedSharding(Mesh(np.array(devices), ("images",)), PartitionSpec("images"))
-    feature_map = feature_map_of(clf, jax.device_put(pad_batch(images, padded), sharding))
+    feature_map = at_cut(clf, images, devices)
+    targets = pad_batch(labels, len(feature_map.cells)).astype(np.int32)
     rivals = None
     if config.evidence == "matched":
         rivals = np.asarray(_predicted(clf, feature_map))

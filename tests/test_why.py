@@ -93,6 +93,21 @@ def test_without_a_label_it_is_the_runner_up_of_those_with_references(given, ban
         assert (int(out.predicted), int(out.target)) == (order[0], order[1])
 
 
+def test_a_runner_up_without_references_is_told(given, bank, capsys):
+    _, clf, photos = given
+    seen = preprocess(photos["a.png"], clf.image_size) / np.float32(255)
+    logits = np.asarray(clf(seen[None]))[0]
+    first, second, third = np.argsort(-np.where(np.arange(4) == 3, -np.inf, logits))[:3]
+    for between, told in (((first, second), True), ((second, third), False)):
+        bias = np.array(clf.head.bias)
+        bias[3] += logits[list(between)].mean() - logits[3]  # golf ball, without references
+        asked = replace(clf, head=replace(clf.head, bias=bias))
+        assert fg.why(asked, seen, bank).target == second
+        note = capsys.readouterr().err
+        assert ("the runner-up golf ball (0." in note) == told
+        assert (f"that has is {NAMES[second]} (0." in note) == told
+
+
 @pytest.mark.parametrize(
     ("image", "label", "message"),
     [

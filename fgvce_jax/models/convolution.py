@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -199,12 +199,15 @@ def _depthwise(
         x = jnp.repeat(x, multiplier, axis=-1)
     height = 1 + (x.shape[1] - rows) // strides[0]
     width = 1 + (x.shape[2] - columns) // strides[1]
-    total = jnp.zeros((), x.dtype)
+    shape, parts = (len(x), height, width, outputs), []
+    # In `lax`'s own words, as jnp's take most of the time to trace such a network.
     for i in range(rows):
         for j in range(columns):
-            shifted = x[:, i :: strides[0], j :: strides[1]][:, :height, :width]
-            total = total + shifted * kernel[i, j, 0]
-    return total
+            last = i + (height - 1) * strides[0] + 1, j + (width - 1) * strides[1] + 1
+            shifted = lax.slice(x, (0, i, j, 0), (len(x), *last, outputs), (1, *strides, 1))
+            weight = lax.slice(kernel, (i, j, 0, 0), (i + 1, j + 1, 1, outputs))
+            parts.append(lax.mul(shifted, lax.broadcast_in_dim(weight, shape, (0, 1, 2, 3))))
+    return reduce(lax.add, parts)
 
 
 def _grouped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -202,7 +203,7 @@ def _initialise(
         )
     # XLA's own generator: with the default one, ResNet-50 takes twice as long to compile.
     fast = jax.random.wrap_key_data(jax.random.bits(key, (4,), jnp.uint32), impl="rbg")
-    rngs = nnx.Rngs(params=fast)
+    rngs = _keys(fast)
     known = spec.architecture
     if image_size % known.multiple:
         raise InputError(
@@ -210,7 +211,9 @@ def _initialise(
         )
     units = known.units(activation, rngs, image_size)
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    cells = jax.tree.leaves(jax.eval_shape(Chain(units), images))[0].shape[1:]
+    # JAX would print the modules of a chain that it is given as the function, for its messages.
+    out = jax.eval_shape(lambda images: Chain(units)(images), images)
+    cells = jax.tree.leaves(out)[0].shape[1:]
     if 0 in cells:
         raise InputError(f"image_size {image_size}: too small for {spec.arch}")
     if spec.head == "calm":
@@ -223,6 +226,17 @@ def _initialise(
         head = known.rest(Chain({name: units[name] for name in names[first:]}), head)
     features = Chain({name: units[name] for name in names[:first]})
     return Backbone.from_module(features, IMAGENET_MEAN, IMAGENET_STD), head
+
+
+def _keys(key: Key[Array, ""]) -> nnx.Rngs:
+    """`nnx.Rngs(params=key)`, whose keys are numbered outside of the trace.
+
+    Its own counter is a variable, and each of its updates takes a trace of the backbone a few
+    milliseconds.
+    """
+    count, out = itertools.count(), nnx.Rngs()
+    setattr(out, "params", lambda: jax.random.fold_in(key, next(count)))  # noqa: B010
+    return out
 
 
 def template(
