@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jinja2
@@ -38,7 +39,7 @@ PAGES = {
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
         *("input", "report", "agreement", "table2_random", "whole_split", "accelerator"),
     ),
-    "photographs": ("photographs", "label_errors_photographs"),
+    "photographs": ("photographs", "second_question", "label_errors_photographs"),
     "many-machines": ("lost_workers", "whole_split", "flat_memory"),
 }
 """The pages, and the files that each is made from."""
@@ -129,8 +130,12 @@ def render(page: str, folder: Path, shipped: str, code: str) -> str:
     loader, blocks = jinja2.FileSystemLoader(Path(__file__).parent), {"trim_blocks": True}
     blocks |= {"lstrip_blocks": True, "keep_trailing_newline": True}
     template = jinja2.Environment(loader=loader, **blocks).get_template(f"{page}.md.jinja")
+    # The same tables of photographs, whose classifier is another.
+    photos = load(folder / "photos", PAGES[page], shipped) if page == "results" else {}
     text = template.render(
         found=found,
+        photos=photos,
+        of_photos=partial(table, photos, code),
         **of_the_key(found.get("key")),
         steps={row["step"]: row for row in found.get("steps", {}).get("rows", [])},
         machine=describe(next(iter(found.values()))["provenance"]["machine"]),
@@ -139,6 +144,7 @@ def render(page: str, folder: Path, shipped: str, code: str) -> str:
         picture=partial(picture, folder),
         minutes=lambda name: sum(row["seconds"] for row in found[name]["rows"].values()) / 60,
         published=published,
+        median=median,
         paper=PAPER,
     )
     return re.sub(r"\n{3,}", "\n\n", text)
