@@ -76,7 +76,7 @@ class Bank:
     accelerator instead, where they would otherwise travel with every batch.
 
     Attributes:
-        cells, norms, prepared, valid: As in `Candidates`.
+        cells: As in `Candidates`, like `norms`, `prepared` and `valid`.
         group: The group that serves each class, int32 [K]; -1 where the class has no reference.
         image: Index of the reference image each candidate came from, int32 [G, N]; -1 where not
             valid.

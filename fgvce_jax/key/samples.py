@@ -53,7 +53,7 @@ class Samples(NamedTuple):
     Attributes:
         index: Of the picture.
         images: As the classifier takes them, but for the division by 255.
-        predicted, target: P and Q, siblings of each other.
+        predicted: P; `target` is Q, a sibling of it.
         settings: Which of `SETTINGS` each sample belongs to.
         twins: Each bird as one of the other class: of P for a mistake, else of Q.
         part_masks: The visible pixels of each part.
