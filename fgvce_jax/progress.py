@@ -39,10 +39,15 @@ def stage(name: str, total: int | None = None) -> Iterator[Callable[[int], None]
 
     Without a `total` number of steps it shows that the work is alive, and the time.
     """
+    # Without markup, which rich imports at every refresh: in the middle of an import of grain,
+    # whose lazy imports take the place of Python's own in all threads, that fails.
+    share = TaskProgressColumn(
+        "{task.percentage:>3.0f}%", style="progress.percentage", markup=False
+    )
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(),
-        *((TaskProgressColumn(), MofNCompleteColumn()) if total is not None else ()),
+        *((share, MofNCompleteColumn()) if total is not None else ()),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
