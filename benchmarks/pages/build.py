@@ -34,7 +34,7 @@ PAGES = {
         *("table1", "table2", "table3", "figure3", "figure6", "figure7", "parts"),
         "label_errors",
     ),
-    "key": ("key",),
+    "key": ("key", "key_seed"),
     "performance": (
         *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
         *("input", "report", "agreement", "table2_random", "whole_split", "accelerator"),
@@ -122,6 +122,30 @@ def of_the_key(key: Any) -> dict[str, Any]:
     return parts
 
 
+def apart(key: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
+    """How far the figures of two seeds lie apart, of the rows that both have.
+
+    `figures` is how many there are, `within` those of at most two standard errors of their
+    difference, `largest` the largest of all in standard errors.
+    """
+    rows = {row["name"]: row["figures"] for row in key["rows"]}
+    pairs = [
+        (rows[row["name"]][setting][name], found)
+        for row in other["rows"]
+        if row["name"] in rows
+        for setting, figures in row["figures"].items()
+        for name, found in figures.items()
+    ]
+    errors = [
+        abs(a["mean"] - b["mean"]) / error
+        for a, b in pairs
+        if a["mean"] is not None and b["mean"] is not None
+        if (error := (a["error"] ** 2 + b["error"] ** 2) ** 0.5)
+    ]
+    within = sum(error <= 2 for error in errors)
+    return {"figures": len(errors), "within": within, "largest": max(errors)}
+
+
 def render(page: str, folder: Path, shipped: str, code: str) -> str:
     """A page as Markdown; InputError where nothing of it was measured, and see `load`."""
     found = load(folder, PAGES[page], shipped)
@@ -137,6 +161,7 @@ def render(page: str, folder: Path, shipped: str, code: str) -> str:
         photos=photos,
         of_photos=partial(table, photos, code),
         **of_the_key(found.get("key")),
+        apart=apart,
         steps={row["step"]: row for row in found.get("steps", {}).get("rows", [])},
         machine=describe(next(iter(found.values()))["provenance"]["machine"]),
         table=partial(table, found, code),

@@ -49,6 +49,19 @@ def of_checkpoint(checkpoint, dataset="birds"):
     return change
 
 
+def test_how_far_two_seeds_lie_apart():
+    def row(name, mean, error):
+        return {"name": name, "figures": {"mistakes": {"edits": {"mean": mean, "error": error}}}}
+
+    one = {
+        "rows": [row("a", 1.0, 0.3), row("b", 5.0, 0.0), row("c", 2.0, 0.6), row("d", None, None)]
+    }
+    other = {
+        "rows": [row("a", 2.25, 0.4), row("b", 5.0, 0.0), row("c", 1.0, 0.8), row("d", 3.0, 1)]
+    }
+    assert build.apart(one, other) == {"figures": 2, "within": 1, "largest": pytest.approx(2.5)}
+
+
 # --- provenance ---------------------------------------------------------------------------------
 
 

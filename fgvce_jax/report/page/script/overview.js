@@ -63,9 +63,9 @@ export function matrix() {
   };
   const some = (key) => shown.filter((k) => pairs.some((pair) => pair[key] === k && shown.includes(pair.P) && shown.includes(pair.Q)));
   const [columns, lines] = [some("P"), some("Q")]; // an empty row or column says nothing
-  const head = el("tr", {}, el("td", {class: "corner"}), columns.map((p) => el("th", {scope: "col"}, el("span", {}, named(p, "p")))));
+  const head = el("tr", {}, el("td", {class: "corner"}), columns.map((p) => el("th", {scope: "col", title: className(p)}, el("span", {}, named(p, "p")))));
   const body = lines.map((q) => el("tr", {},
-    el("th", {scope: "row"}, named(q, "q")), columns.map((p) => cell(q, p))));
+    el("th", {scope: "row", title: className(q)}, named(q, "q")), columns.map((p) => cell(q, p))));
   field("matrix").replaceChildren(
     el("h2", {}, "The classes confused most ", el("span", {class: "soft"}, "a row per label Q, a column per prediction P")),
     el("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "matrix of the classes confused most"},
