@@ -173,6 +173,22 @@ def test_speed_figures_of_earlier_code_are_marked(tmp_path, shipped):
     assert f"{MARK}, on {where}.*" in build.render("performance", folder, shipped, "later")
 
 
+def test_tables_of_photographs_follow_those_of_the_birds(tmp_path, shipped):
+    folder = copied(tmp_path / "results", ["table1"])
+    plain = build.render("results", folder, shipped, "")
+    copied(folder / "photos", ["table1", "table2"])
+    for name, images in (("table1", 200), ("table2", 16)):
+        changed(folder / "photos", name, of_checkpoint("1234abcd", "folder"))
+        more = {"images": images, "looked_at": 800, "share": 0.125}
+        changed(folder / "photos", name, lambda found, more=more: found["settings"].update(more))
+    text = build.render("results", folder, shipped, "")
+    assert "on photographs" not in plain
+    assert "the tables for 200 mistakes" in " ".join(text.split())
+    assert "(12.5 % of the pixels each, not 1.8 %)" in text
+    assert "### Table 2, on photographs\n\nThe first 16 of them.\n\n| Method" in text
+    assert text.count("The first 16 of them.") == 1
+
+
 # --- the pages as they are ----------------------------------------------------------------------
 
 
