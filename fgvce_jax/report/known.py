@@ -32,7 +32,7 @@ def part_names(dataset: Dataset | None) -> tuple[str, ...]:
     return tuple(dataset.part_names or dataset.keypoint_names)
 
 
-def parts_by_cell(example: Example, n: int, view: View) -> Bool[np.ndarray, "n*n M"]:
+def parts_by_cell(example: Example, n: int, view: View) -> Bool[np.ndarray, "{n}*{n} M"]:
     """Which part each cell shows."""
     if example.part_masks is not None:
         return np.stack(
@@ -49,7 +49,7 @@ def _seen(mask: Bool[np.ndarray, "H W"], view: View) -> Bool[np.ndarray, "S S"]:
     return view(np.repeat(mask[..., None], 3, -1).astype(np.uint8) * 255)[..., 0] > 127
 
 
-def _cells(mask: Bool[np.ndarray, "S S"], n: int) -> Float[np.ndarray, "n*n"]:
+def _cells(mask: Bool[np.ndarray, "S S"], n: int) -> Float[np.ndarray, "{n}*{n}"]:
     """The share of each cell that a mask covers."""
     bounds = np.round(np.linspace(0, len(mask), n + 1)).astype(int)
     sums = np.add.reduceat(np.add.reduceat(mask.astype(float), bounds[:-1], 0), bounds[:-1], 1)
