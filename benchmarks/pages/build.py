@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.paper.results import PAPER, Table, run
 from benchmarks.provenance import PACKAGE, checkpoint_hash, code_hash, describe
+from fgvce_jax.cuts.run import table as cuts_table
 from fgvce_jax.errors import InputError
 from fgvce_jax.files import read_json
 from fgvce_jax.key.page import TITLES, randomised_table
@@ -36,8 +37,17 @@ PAGES = {
     ),
     "key": ("key", "key_seed"),
     "performance": (
-        *("throughput", "throughput_bfloat16", "early_cuts", "peers", "steps", "masks", "scaling"),
-        *("input", "report", "agreement", "table2_random", "whole_split", "accelerator"),
+        *("throughput", "throughput_bfloat16", "early_cuts", "cuts", "peers", "steps", "masks"),
+        *(
+            "throughput_transformers",
+            "scaling",
+            "input",
+            "report",
+            "agreement",
+            "table2_random",
+            "whole_split",
+            "accelerator",
+        ),
     ),
     "photographs": ("photographs", "second_question", "label_errors_photographs"),
     "many-machines": ("lost_workers", "whole_split", "flat_memory"),
@@ -170,6 +180,7 @@ def render(page: str, folder: Path, shipped: str, code: str) -> str:
         minutes=lambda name: sum(row["seconds"] for row in found[name]["rows"].values()) / 60,
         published=published,
         median=median,
+        cuts_table=cuts_table,
         paper=PAPER,
     )
     return re.sub(r"\n{3,}", "\n\n", text)

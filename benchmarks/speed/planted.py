@@ -15,7 +15,7 @@ import numpy as np
 from fgvce_jax.bank import Bank
 from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.explain import Explanation, explain_cells
-from fgvce_jax.heads import Dense, PooledLinear, searchable
+from fgvce_jax.heads import ClassToken, Dense, PooledLinear, searchable
 from fgvce_jax.models import Classifier, ModelSpec, build
 from fgvce_jax.models.chain_head import ChainHead
 from fgvce_jax.models.classifier import FeatureMap, feature_map_of
@@ -44,14 +44,14 @@ def same_edits(a: Explanation, b: Explanation, first: int | None = None) -> np.n
 def searching(
     head: Any,
     bank: Bank,
-    cells: jax.Array,
+    feature_map: FeatureMap,
     labels: np.ndarray,
     devices: Sequence[jax.Device] | None = None,
     **config: Any,
 ) -> Callable[[], Explanation]:
     """The search of some images and its maps as a function; features and candidates are there."""
     devices = tuple(devices or jax.local_devices())
-    arguments = searchable(head), bank.for_targets(labels), FeatureMap(cells), labels
+    arguments = searchable(head), bank.for_targets(labels), feature_map, labels
     if len(devices) == 1:
         arguments = jax.device_put(arguments)
     return partial(explain_cells, *arguments, config=SearchConfig(**config), devices=devices)
@@ -83,86 +83,110 @@ def planted(
     # A picture has large structures: noise alone gives every image the same features.
     coarse = jax.random.uniform(next(keys), (batch, 7, 7, 3))
     images = 0.3 * images + 0.7 * jax.image.resize(coarse, images.shape, "cubic").clip(0, 1)
-    cells = jnp.concatenate(
-        [feature_map_of(clf, images[i : i + 16]).cells for i in range(0, batch, 16)]
-    )
-    head, bank, labels, _ = plant(clf.head, cells, BankConfig(sigma=SearchConfig.sigma), classes)
+    parts = [feature_map_of(clf, images[i : i + 16]) for i in range(0, batch, 16)]
+    out = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    head, bank, labels, _ = plant(clf.head, out, BankConfig(sigma=SearchConfig.sigma), classes)
     if jax.default_backend() != "cpu":
         bank = jax.device_put(bank)
     return Planted(replace(clf, head=head), images, labels, bank)
 
 
 def plant(
-    head: Any, cells: jax.Array, config: BankConfig, classes: int
+    head: Any, feature_map: FeatureMap, config: BankConfig, classes: int
 ) -> tuple[Any, Bank, np.ndarray, np.ndarray]:
-    """A head that tells the feature maps apart, a bank, and each map's label and number of edits.
+    """A head that tells the images apart, a bank, and each image's label and number of edits.
 
     Candidates of class c are cells of the images plus some of c's own direction. How much, and
     which class is called correct for which image, is chosen so that the search takes 3 to 8 edits.
     """
-    head = _spread(head, cells)
+    head, cells = _spread(head, feature_map), feature_map.cells
     flat = cells.reshape(-1, cells.shape[-1])
     shape = (classes, config.per_class * config.top_m)
     real = jax.random.choice(jax.random.key(0), flat, shape)
-    evidence = _directions(head, cells.mean(0)) * jnp.linalg.norm(cells.std(0).mean((0, 1)))
+    evidence = _directions(head, jax.tree.map(lambda leaf: leaf.mean(0), feature_map))
+    evidence = evidence * jnp.linalg.norm(cells.std(0).mean((0, 1)))
     # More evidence, fewer edits: the classes' strengths go through a wide range again and again.
     levels = np.arange(classes) % min(classes, LEVELS)
     strength = np.geomspace(*STRENGTHS, levels.max() + 1)[levels]
-    candidates = jnp.maximum(real + strength[:, None, None] * evidence[:, None], 0)
+    candidates = real + strength[:, None, None] * evidence[:, None]
+    # Behind a ReLU there is nothing below 0.
+    candidates = jnp.maximum(candidates, jnp.where((cells >= 0).all(), 0, -jnp.inf))
     bank = bank_of(head, candidates, config)
-    labels, edits = _choose_labels(head, bank, cells, levels)
+    labels, edits = _choose_labels(head, bank, feature_map, levels)
     if not np.all((edits >= FEWEST) & (edits <= MOST)):
         raise RuntimeError(f"not every image has a class of {FEWEST} to {MOST} edits: {edits}")
     return head, bank, labels, edits
 
 
-def _spread(head: Any, cells: jax.Array) -> Any:
+def _spread(head: Any, feature_map: FeatureMap) -> Any:
     """The head made to look at the differences of the images.
 
     Random features differ more between places than between images. What all images have in common
-    at a place is taken out of the first layer's reach, and the last layer is scaled so that images
-    differ in their logits and none is certain. Of a head with layers of its own, this is done
-    behind them.
+    at a place is taken out of the reach of a first layer that reads the cells themselves, and the
+    last layer is changed so that images differ in their logits and none is certain. Of a head with
+    layers of its own, this is done behind them.
     """
+    cells = feature_map.cells
     if isinstance(head, ChainHead):
-        return replace(head, head=_spread(head.head, jax.lax.map(head.behind, cells)))
-    if not isinstance(head, PooledLinear | Dense):
-        return head
-    basis = jnp.linalg.qr(cells.mean(0).reshape(-1, cells.shape[-1]).T)[0]
-    head = replace(head, kernel=head.kernel - basis @ (basis.T @ head.kernel))
-    logits = jax.lax.map(head, cells[:64])
-    scale = 2 / (logits - logits.mean(0)).std().clip(1e-9)
-    pooled = isinstance(head, PooledLinear)
-    kernel, bias = (head.kernel, head.bias) if pooled else head.layers[-1]
-    last = kernel * scale, (bias - logits.mean(0)) * scale
-    return PooledLinear(*last) if pooled else replace(head, layers=(*head.layers[:-1], last))
+        behind = FeatureMap(jax.lax.map(head.behind, cells))
+        return replace(head, head=_spread(head.head, behind))
+    if isinstance(head, PooledLinear | Dense):
+        basis = jnp.linalg.qr(cells.mean(0).reshape(-1, cells.shape[-1]).T)[0]
+        head = replace(head, kernel=head.kernel - basis @ (basis.T @ head.kernel))
+    few = jax.tree.map(lambda leaf: leaf[:64], feature_map)
+    logits = jax.lax.map(partial(_logits, head), few)
+    mean = logits.mean(0)
+    scale = 2 / (logits - mean).std().clip(1e-9)
+
+    def last(kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return kernel * scale, (bias - mean) * scale
+
+    if isinstance(head, Dense):
+        return replace(head, layers=(*head.layers[:-1], last(*head.layers[-1])))
+    if isinstance(head, ClassToken):
+        return replace(head, outputs=tuple(last(*layer) for layer in head.outputs))
+    kernel, bias = last(head.kernel, head.bias)
+    return replace(head, kernel=kernel, bias=bias)
+
+
+def _logits(head: Callable[..., Any], of_image: FeatureMap) -> jax.Array:
+    cells, context = of_image
+    return head(cells) if context is None else head(cells, context)
 
 
 @jax.jit
-def _directions(head: Callable[[Any], Any], cells: jax.Array) -> jax.Array:
+def _directions(head: Callable[..., Any], of_image: FeatureMap) -> jax.Array:
     """Directions that raise each class's logit, on average over cells: unit vectors [K, C]."""
-    slopes = jax.jacrev(head)(cells).mean((1, 2))
-    slopes = slopes - slopes.mean(0)
-    return slopes / jnp.linalg.norm(slopes, axis=-1, keepdims=True)
+    slopes = jax.jacrev(lambda cells: _logits(head, of_image._replace(cells=cells)))
+    of_classes = slopes(of_image.cells).mean((1, 2))
+    of_classes = of_classes - of_classes.mean(0)
+    return of_classes / jnp.linalg.norm(of_classes, axis=-1, keepdims=True)
 
 
 def _choose_labels(
-    head: Any, bank: Bank, cells: jax.Array, levels: np.ndarray
+    head: Any, bank: Bank, feature_map: FeatureMap, levels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each image a class whose search takes 3 to 8 edits, by bisection; and its edits.
 
     The wanted number of edits goes round from image to image, so that a batch has all of them.
-    `levels` are the strengths of the classes' evidence.
+    `levels` are the strengths of the classes' evidence; of the classes of one, those that are more
+    probable are asked for.
     """
-    rng, count, too_many = np.random.default_rng(0), len(cells), 10**6
+    rng, count, too_many = np.random.default_rng(0), len(feature_map.cells), 10**6
     wanted = FEWEST + np.arange(count) % (MOST - FEWEST + 1)
     options = {"max_iterations": MOST + 1, "chunk": min(16, count)}
     labels, edits = np.zeros(count, np.int32), np.full(count, too_many)
     low, high = np.zeros(count, int), np.full(count, levels.max())
+    logits = np.asarray(jax.lax.map(partial(_logits, head), feature_map))
+
+    def some_class(of_image: np.ndarray, level: int) -> int:
+        known = np.flatnonzero(levels == level)
+        return rng.choice(known[np.argsort(-of_image[known])][: -(-len(known) // 2)])
+
     for _ in range(16):
         middle = (low + high) // 2
-        trial = np.int32([rng.choice(np.flatnonzero(levels == level)) for level in middle])
-        out = searching(head, bank, cells, trial, jax.local_devices()[:1], **options)()
+        trial = np.int32(list(map(some_class, logits, middle)))
+        out = searching(head, bank, feature_map, trial, jax.local_devices()[:1], **options)()
         found = np.where(out.flipped, out.num_edits, too_many)
         inside = (found >= FEWEST) & (found <= MOST)
         better = inside & (np.abs(found - wanted) < np.abs(edits - wanted))
@@ -183,7 +207,7 @@ def bank_of(head: Any, cells: jax.Array, config: BankConfig) -> Bank:
     place = np.tile(np.arange(count, dtype=np.int32), (k, 1))
     bank = Bank(
         cells=cells,
-        norms=jnp.linalg.norm(cells, axis=-1),
+        norms=jnp.linalg.norm(searchable(head).compared(cells), axis=-1),
         prepared=searchable(head).prepare(cells),
         valid=np.ones((k, count), bool),
         group=np.arange(k, dtype=np.int32),

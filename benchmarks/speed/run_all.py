@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TRANSFORMERS = "vit_b_16,convnext_tiny,swin_t,dinov2_s_14"
 RUNS = {
     "throughput": "throughput.py --arch resnet50,vgg16 --batch 4,16 --json",
     "throughput_bfloat16": "throughput.py --dtype bfloat16 --json",
@@ -17,6 +18,7 @@ RUNS = {
     "input": "input.py --json",
     "agreement": "agreement.py --json",
     "table2_random": "../paper/table2.py --arch resnet50 --out",
+    "throughput_transformers": f"throughput.py --arch {TRANSFORMERS} --json",
 }
 
 

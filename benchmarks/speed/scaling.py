@@ -16,6 +16,7 @@ from timing import in_own_process, median_times, script, show
 
 from fgvce_jax.config import BankConfig, SearchConfig
 from fgvce_jax.heads import PooledLinear
+from fgvce_jax.models.classifier import FeatureMap
 
 BASE = {"n": 7, "classes": 200, "references": 20, "top_m": 10, "batch": 16, "devices": 1}
 SWEEPS = {
@@ -38,11 +39,11 @@ def measure_setting(sizes: dict[str, int], repeats: int) -> dict[str, Any]:
     cells = jnp.abs(jax.random.normal(keys[0], shape) * jax.random.uniform(keys[1], shape[-1:]))
     head = PooledLinear(jax.random.normal(keys[2], (CHANNELS, classes)), jnp.zeros(classes))
     config = BankConfig(sizes["references"], sizes["top_m"], sigma=SearchConfig.sigma)
-    head, bank, labels, edits = plant(head, cells, config, classes)
+    head, bank, labels, edits = plant(head, FeatureMap(cells), config, classes)
     devices, edits = jax.devices()[: sizes["devices"]], edits[:batch]
     if len(devices) < sizes["devices"]:
         return {**sizes, "ms_per_image": None}
-    explain = searching(head, bank, cells[:batch], labels[:batch], devices)
+    explain = searching(head, bank, FeatureMap(cells[:batch]), labels[:batch], devices)
     milliseconds = 1000 * median_times([explain], repeats)[0]
     return {
         **sizes,

@@ -44,7 +44,7 @@ def search_row(problem: Planted, count: int, repeats: int) -> dict[str, Any]:
     )
     heads = (head, bank), (Direct(head), replace(bank, prepared=None))
     one = jax.local_devices()[:1]
-    runs = [searching(head, bank, cells, labels, one) for head, bank in heads]
+    runs = [searching(head, bank, FeatureMap(cells), labels, one) for head, bank in heads]
     fast, direct = median_times(runs, repeats)
     ours, theirs = (jax.device_get(run()) for run in runs)
     difference = float(np.abs(ours.p_target - theirs.p_target).max())
@@ -61,7 +61,7 @@ def chunk_rows(problem: Planted, repeats: int) -> Iterator[tuple[int, dict[str, 
     """The search of 16 images per image, one at a time and all together."""
     chunks, one = (1, 16), jax.local_devices()[:1]
     cells, labels = feature_map_of(problem.clf, problem.images[:16]).cells, problem.labels[:16]
-    search = partial(searching, problem.clf.head, problem.bank, cells, labels, one)
+    search = partial(searching, problem.clf.head, problem.bank, FeatureMap(cells), labels, one)
     seconds = median_times([search(chunk=chunk) for chunk in chunks], repeats)
     for chunk, taken in zip(chunks, seconds, strict=True):
         yield chunk, {"fast_ms": 1000 * taken / 16}

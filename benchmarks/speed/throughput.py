@@ -46,7 +46,7 @@ def measure_row(arch: str, dtype: str, batch: int, classes: int, cut: str, repea
 
     forward = jax.jit(lambda clf, images: clf(images)).lower(clf, images).compile()
     program = jax.jit(whole).lower(clf, bank.for_targets(labels), images, labels).compile()
-    rest = searching(clf.head, bank, feature_map_of(clf, images).cells, labels)
+    rest = searching(clf.head, bank, feature_map_of(clf, images), labels)
     forward_s, explain_s, rest_s = median_times(
         [partial(forward, clf, images), partial(explain, clf), rest], repeats
     )
