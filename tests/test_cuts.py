@@ -24,7 +24,7 @@ from fgvce_jax.models.spec import template
 from fgvce_jax.run_inputs import RunInputs
 
 SPEC = ModelSpec(widths=(8, 8), blocks=(1, 1), stem_stride=2)
-BANK = BankConfig(per_class=3, top_m=3)
+BANK = BankConfig(per_class=20, top_m=3)  # more than one class has
 CONFIG = CutsConfig(bank=BANK, images=4, seconds=1000, batch_size=8)
 
 
@@ -40,7 +40,7 @@ def inputs():
     bias = clf.head.bias - logits(references).mean(0)
     clf = replace(clf, head=replace(clf.head, bias=bias), class_names=NAMES)
     said, wrong = (logits(of).argmax(-1).astype(np.int32) for of in (references, images))
-    assert set(said) == {0, 1, 2}
+    assert 0 < np.bincount(said, minlength=3).min() < 20
     labels = (wrong + 1 + np.arange(24, dtype=np.int32) % 2) % 3
     labels[::3] = wrong[::3]
     return RunInputs(clf, images, labels, references, said)

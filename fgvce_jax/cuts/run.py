@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from fgvce_jax.bank import Bank, NoReferences, build_bank
 from fgvce_jax.cuts.asked import Asked, Truth, ask, truth_of
@@ -102,12 +102,13 @@ class Cut:
         self._load = image_loader(inputs.references, *size)
         self._labels = inputs.reference_labels
         self._banks: dict[tuple[int, ...], Bank | None] = {}
-        self._program: Any = None
+        self._programs: dict[Any, Any] = {}
 
     def measure(self, name: str, asked: Asked, truth: Truth | None) -> dict[str, Any]:
         """Explain the images until the time is over; the figures of a row."""
         found, seconds, started = [], [], time.perf_counter()
-        forward_s, features_s, (cells, context) = self._at_the_cut(asked)
+        pixels = asked.pixels
+        forward_s, features_s, (cells, context) = self._at_the_cut(pixels)
         with stage(f"cut {name}", len(asked.index)) as advance:
             for i in range(len(asked.index)):
                 image = FeatureMap(*jax.tree.map(lambda a, i=i: a[i : i + 1], (cells, context)))
@@ -136,15 +137,18 @@ class Cut:
         }
         if truth is None:
             return figures
-        return figures | self._of_part(explained, asked, truth, np.array(places))
+        at = np.array(places)
+        pairs = np.stack([pixels[at], truth.twins[at] / np.float32(255)], 1)
+        first = [out.edit_cell[0] for out in explained]
+        return figures | self._of_part(pairs, truth.part[at], first)
 
-    def _at_the_cut(self, asked: Asked) -> tuple[float, float, FeatureMap]:
+    def _at_the_cut(self, pixels: Float[np.ndarray, "N S S 3"]) -> tuple[float, float, FeatureMap]:
         """Seconds of a pass and of its part before the cut, for an image; all images at the cut."""
         whole, first = jax.jit(lambda clf, x: clf(x)), feature_map_of
-        size = min(self.config.batch_size, len(asked.index))
+        size = min(self.config.batch_size, len(pixels))
         times = np.array(
             [
-                [_timed(f, self.clf, asked.pixels[:size]) for f in (whole, first)]
+                [_timed(f, self.clf, pixels[:size]) for f in (whole, first)]
                 for _ in range(1 + _REPEATS)
             ]
         )
@@ -152,7 +156,7 @@ class Cut:
             jax.tree.map(
                 lambda leaf, count=count: np.asarray(leaf)[:count], first(self.clf, images)
             )
-            for count, (images,) in batched(size, asked.pixels)
+            for count, (images,) in batched(size, pixels)
         ]
         forward_s, features_s = np.median(times[1:], axis=0) / size
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -168,11 +172,12 @@ class Cut:
             return None
         candidates = bank.for_targets(target, predicted if matched else None)
         given = jax.device_put((searchable(self.clf.head), candidates, image, target))
-        if self._program is None:
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(candidates))  # of few references too
+        if shapes not in self._programs:
             options = {"config": self.config.search, "devices": tuple(jax.local_devices()[:1])}
-            self._program = explain_cells.lower(*given, **options).compile()
+            self._programs[shapes] = explain_cells.lower(*given, **options).compile()
         start = time.perf_counter()
-        out = jax.block_until_ready(self._program(*given))
+        out = jax.block_until_ready(self._programs[shapes](*given))
         return time.perf_counter() - start, jax.device_get(out)
 
     def _bank(self, *classes: int) -> Bank | None:
@@ -190,19 +195,23 @@ class Cut:
         return self._banks[classes]
 
     def _of_part(
-        self, explained: Sequence[Explanation], asked: Asked, truth: Truth, at: Int[np.ndarray, "M"]
-    ) -> dict[str, float | None]:
+        self,
+        pairs: Float[np.ndarray, "M 2 S S 3"],
+        part: Bool[np.ndarray, "M S S"],
+        edit_cells: Sequence[Int[np.ndarray, "T"]],
+    ) -> dict[str, float | int | None]:
         """Whether first edits lie in the differing part, and among the cells that truly change."""
-        scores: list[dict[str, float]] = []
-        for i, out in zip(at.tolist(), explained, strict=True):
-            pair = np.stack([asked.pixels[i], truth.twins[i] / np.float32(255)])
-            scores.append(jax.device_get(_scores(self.clf, pair, truth.part[i], out.edit_cell[0])))
-        found: dict[str, float | None] = {}
-        for name in scores[0]:
-            values = np.array([of_image[name] for of_image in scores])
-            values = values[np.isfinite(values)]
-            found[name] = float(values.mean()) if len(values) else None
-            found["with_part"] = len(values)
+        of_images = [
+            jax.device_get(_scores(self.clf, *given))
+            for given in zip(pairs, part, edit_cells, strict=True)
+        ]
+        values = {name: np.array([of[name] for of in of_images]) for name in of_images[0]}
+        found: dict[str, float | int | None] = {
+            "with_part": int(np.isfinite(values["edit_in_part"]).sum())
+        }
+        for name, of_all in values.items():
+            known = of_all[np.isfinite(of_all)]
+            found[name] = float(known.mean()) if len(known) else None
         return found
 
 
