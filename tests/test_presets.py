@@ -45,7 +45,7 @@ def test_the_fine_tuning_recipes(name):
 
 
 EXPLAIN = {*PAPER, "demo", "matched", "photos"}
-TRAIN = {*(f"train_{name}" for name in PAPER), "birds", "digits"}
+TRAIN = {*(f"train_{name}" for name in PAPER), "birds", "birds_vit", "digits"}
 
 
 def test_the_list_holds_every_preset_with_its_command(capsys):
