@@ -19,6 +19,7 @@ import jax
 import fgvce_jax
 from fgvce_jax.files import fingerprint
 from fgvce_jax.models import Classifier, named
+from fgvce_jax.run_inputs import weights_of
 
 PACKAGE = Path(fgvce_jax.__file__).resolve().parent
 
@@ -37,8 +38,11 @@ def stamp(clf: Classifier | None = None) -> dict[str, Any]:
 
 
 def checkpoint_hash(clf: Classifier) -> str:
-    """A hash of a classifier's weights and their names, whatever file they were read from."""
-    return fingerprint(sorted(named(clf).items()))
+    """A hash of a classifier's weights and their names, whatever file they were read from.
+
+    Of functions of the user's own, of the arrays that they use.
+    """
+    return fingerprint(weights_of(clf) if clf.spec is None else sorted(named(clf).items()))
 
 
 @cache

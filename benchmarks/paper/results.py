@@ -161,6 +161,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     out.add_argument("--preset", default="birds", help="birds, a config's name, or a YAML file")
     out.add_argument("--data", help="folder of the images, where the preset names none")
     out.add_argument("--checkpoint", help="another classifier than the preset's")
+    out.add_argument("--factory", help="your own classifier, package.module:function, instead")
     out.add_argument("--calm", help="a classifier with CALM's head, for the row calm")
     out.add_argument("--images", type=at_least_1, default=50, help="mistakes to explain")
     out.add_argument("--out", type=Path, default=ROOT / "docs" / "results")

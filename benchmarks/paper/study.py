@@ -63,9 +63,9 @@ def in_turns(labels: np.ndarray) -> np.ndarray:
 def open_config(options: argparse.Namespace) -> ExplainConfig:
     """The preset of a script's options, with the classifier and the data that they name."""
     config = open_preset(options.preset)
-    if options.checkpoint:
-        model = replace(config.model, checkpoint=options.checkpoint, weights=None)
-        config = replace(config, model=replace(model, arch=None))
+    if options.checkpoint or options.factory:
+        given = {"checkpoint": options.checkpoint, "factory": options.factory}
+        config = replace(config, model=replace(config.model, **given, weights=None, arch=None))
     if options.data:
         config = replace(config, data=replace(config.data, path=options.data))
     return config
@@ -143,7 +143,7 @@ class Study:
         """The same images as the classifier with CALM's head sees them; itself if none is named."""
         if not self.options.calm:
             return self
-        of_calm = {"checkpoint": self.options.calm, "calm": None}
+        of_calm = {"checkpoint": self.options.calm, "factory": None, "calm": None}
         return Study(argparse.Namespace(**vars(self.options) | of_calm), self.index)
 
     # Its description, and its results.

@@ -35,6 +35,7 @@ from fgvce_jax.key.summary import summarise
 from fgvce_jax.methods import METHODS
 from fgvce_jax.models import Classifier, open_classifier
 from fgvce_jax.progress import notify, stage
+from fgvce_jax.run_inputs import weights_of
 
 RANDOMISED_SETTING = "siblings"
 """The setting in which classifiers with random weights are asked."""
@@ -77,7 +78,7 @@ def _settings(config: KeyConfig, clf: Classifier) -> dict[str, Any]:
     own = {k: v for k, v in asdict(config).items() if k not in ("model", "methods", "batch_size")}
     arch = None if clf.spec is None else clf.spec.arch
     seen = {"image_size": clf.image_size, "resize_to": clf.resize_to}
-    return {"key": VERSION, **own, "arch": arch, **seen, "classifier": fingerprint(clf)}
+    return {"key": VERSION, **own, "arch": arch, **seen, "classifier": fingerprint(weights_of(clf))}
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
