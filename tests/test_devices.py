@@ -23,7 +23,7 @@ def test_many_devices_give_what_one_gives(tmp_path):
     assert main([*here, "--out", str(alone)]) == 0
     command = [sys.executable, "-c", PROGRAM, *here, "--out", str(many)]
     flags = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(command, env=flags, capture_output=True, text=True)

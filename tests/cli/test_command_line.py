@@ -22,8 +22,8 @@ from fgvce_jax.data import open_dataset
 from fgvce_jax.progress import notify, stage, verbosity
 from fgvce_jax.train import TrainConfig
 
-COMMANDS = ["demo", "explain", "why", "evaluate", "benchmark", "report", "compare", "train", "port"]
-COMMANDS += ["prepare", "presets", "completion"]
+COMMANDS = ["demo", "explain", "why", "evaluate", "benchmark", "cuts", "report", "compare", "train"]
+COMMANDS += ["port", "prepare", "presets", "completion"]
 
 
 def help_of(*words, capsys):

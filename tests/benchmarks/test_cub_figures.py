@@ -42,7 +42,8 @@ def prepared(tmp_path_factory):
     prepare("cub", root, folder / "data")
     preset = folder / "tiny.yaml"
     preset.write_text(
-        "data:\n  name: cub\nmodel:\n  factory: test_cub:classifier\nsearch:\n  sigma: 0.8\n"
+        "data:\n  name: cub\nmodel:\n  factory: test_cub_figures:classifier\n"
+        "search:\n  sigma: 0.8\n"
     )
     return preset, folder / "data"
 
