@@ -40,6 +40,7 @@ PAGES = {
         *("throughput", "throughput_bfloat16", "early_cuts", "cuts", "peers", "steps", "masks"),
         *(
             "throughput_transformers",
+            "throughput_matched",
             "scaling",
             "input",
             "report",

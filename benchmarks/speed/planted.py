@@ -47,14 +47,25 @@ def searching(
     feature_map: FeatureMap,
     labels: np.ndarray,
     devices: Sequence[jax.Device] | None = None,
+    *,
+    search: SearchConfig = SearchConfig(),
     **config: Any,
 ) -> Callable[[], Explanation]:
     """The search of some images and its maps as a function; features and candidates are there."""
     devices = tuple(devices or jax.local_devices())
-    arguments = searchable(head), bank.for_targets(labels), feature_map, labels
+    candidates = bank.for_targets(labels, rivals_of(head, feature_map, search))
+    arguments = searchable(head), candidates, feature_map, labels
     if len(devices) == 1:
         arguments = jax.device_put(arguments)
-    return partial(explain_cells, *arguments, config=SearchConfig(**config), devices=devices)
+    config = {"config": replace(search, **config), "devices": devices}
+    return partial(explain_cells, *arguments, **config)
+
+
+def rivals_of(head: Any, feature_map: FeatureMap, search: SearchConfig) -> np.ndarray | None:
+    """The predicted classes where the search asks for their candidates too."""
+    if search.evidence != "matched":
+        return None
+    return np.asarray(jax.lax.map(partial(_logits, head), feature_map).argmax(-1))
 
 
 def planted(
@@ -66,6 +77,7 @@ def planted(
     cut: str | None = None,
     dtype: str = "float32",
     seed: int = 0,
+    search: SearchConfig = SearchConfig(),
 ) -> Planted:
     """Random weights and images, and candidates that carry evidence for their class."""
     keys = iter(jax.random.split(jax.random.key(seed), 8))
@@ -85,14 +97,20 @@ def planted(
     images = 0.3 * images + 0.7 * jax.image.resize(coarse, images.shape, "cubic").clip(0, 1)
     parts = [feature_map_of(clf, images[i : i + 16]) for i in range(0, batch, 16)]
     out = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    head, bank, labels, _ = plant(clf.head, out, BankConfig(sigma=SearchConfig.sigma), classes)
+    config = BankConfig(sigma=search.sigma)
+    config = replace(config, top_m=None) if search.evidence == "matched" else config
+    head, bank, labels, _ = plant(clf.head, out, config, classes, search)
     if jax.default_backend() != "cpu":
         bank = jax.device_put(bank)
     return Planted(replace(clf, head=head), images, labels, bank)
 
 
 def plant(
-    head: Any, feature_map: FeatureMap, config: BankConfig, classes: int
+    head: Any,
+    feature_map: FeatureMap,
+    config: BankConfig,
+    classes: int,
+    search: SearchConfig = SearchConfig(),
 ) -> tuple[Any, Bank, np.ndarray, np.ndarray]:
     """A head that tells the images apart, a bank, and each image's label and number of edits.
 
@@ -101,7 +119,8 @@ def plant(
     """
     head, cells = _spread(head, feature_map), feature_map.cells
     flat = cells.reshape(-1, cells.shape[-1])
-    shape = (classes, config.per_class * config.top_m)
+    cells_each = config.top_m or cells.shape[1] * cells.shape[2]
+    shape = (classes, config.per_class * cells_each)
     real = jax.random.choice(jax.random.key(0), flat, shape)
     evidence = _directions(head, jax.tree.map(lambda leaf: leaf.mean(0), feature_map))
     evidence = evidence * jnp.linalg.norm(cells.std(0).mean((0, 1)))
@@ -112,7 +131,7 @@ def plant(
     # Behind a ReLU there is nothing below 0.
     candidates = jnp.maximum(candidates, jnp.where((cells >= 0).all(), 0, -jnp.inf))
     bank = bank_of(head, candidates, config)
-    labels, edits = _choose_labels(head, bank, feature_map, levels)
+    labels, edits = _choose_labels(head, bank, feature_map, levels, search)
     if not np.all((edits >= FEWEST) & (edits <= MOST)):
         raise RuntimeError(f"not every image has a class of {FEWEST} to {MOST} edits: {edits}")
     return head, bank, labels, edits
@@ -164,7 +183,7 @@ def _directions(head: Callable[..., Any], of_image: FeatureMap) -> jax.Array:
 
 
 def _choose_labels(
-    head: Any, bank: Bank, feature_map: FeatureMap, levels: np.ndarray
+    head: Any, bank: Bank, feature_map: FeatureMap, levels: np.ndarray, search: SearchConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each image a class whose search takes 3 to 8 edits, by bisection; and its edits.
 
@@ -186,7 +205,8 @@ def _choose_labels(
     for _ in range(16):
         middle = (low + high) // 2
         trial = np.int32(list(map(some_class, logits, middle)))
-        out = searching(head, bank, feature_map, trial, jax.local_devices()[:1], **options)()
+        problem = head, bank, feature_map, trial, jax.local_devices()[:1]
+        out = searching(*problem, search=search, **options)()
         found = np.where(out.flipped, out.num_edits, too_many)
         inside = (found >= FEWEST) & (found <= MOST)
         better = inside & (np.abs(found - wanted) < np.abs(edits - wanted))
@@ -211,8 +231,8 @@ def bank_of(head: Any, cells: jax.Array, config: BankConfig) -> Bank:
         prepared=searchable(head).prepare(cells),
         valid=np.ones((k, count), bool),
         group=np.arange(k, dtype=np.int32),
-        image=place // config.top_m,
-        cell=place % config.top_m,
+        image=place // (count // config.per_class),
+        cell=place % (count // config.per_class),
         references=np.full(k, config.per_class, np.int32),
         config=config,
     )

@@ -10,6 +10,7 @@ TRANSFORMERS = "vit_b_16,convnext_tiny,swin_t,dinov2_s_14"
 RUNS = {
     "throughput": "throughput.py --arch resnet50,vgg16 --batch 4,16 --json",
     "throughput_bfloat16": "throughput.py --dtype bfloat16 --json",
+    "throughput_matched": "throughput.py --search matched --json",
     "early_cuts": "early_cuts.py --json",
     "peers": "peers.py --json",
     "steps": "steps.py --json",

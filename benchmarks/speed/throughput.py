@@ -13,14 +13,16 @@ from functools import partial
 from typing import Any
 
 import jax
-from planted import planted, same_edits, searching
+from planted import planted, rivals_of, same_edits, searching
 from timing import in_own_process, median_times, script, show
 
-from fgvce_jax.config import SearchConfig
+from fgvce_jax.config import MATCHED, SearchConfig
 from fgvce_jax.explain import explain_cells
 from fgvce_jax.heads import searchable
 from fgvce_jax.memory import program_bytes
 from fgvce_jax.models.classifier import feature_map_of
+
+SEARCHES = {"paper": SearchConfig(), "matched": MATCHED}
 
 
 def matmul_peak(dtype: str) -> float:
@@ -31,13 +33,18 @@ def matmul_peak(dtype: str) -> float:
     return 2 * size**3 / median_times([product], repeats=5)[0]
 
 
-def measure_row(arch: str, dtype: str, batch: int, classes: int, cut: str, repeats: int) -> dict:
+def measure_row(
+    arch: str, dtype: str, batch: int, classes: int, cut: str, search: str, repeats: int
+) -> dict:
     """One row of the table."""
-    clf, images, labels, bank = planted(arch, batch, classes=classes, cut=cut or None, dtype=dtype)
-    options = {"config": SearchConfig(), "devices": tuple(jax.local_devices())}
+    config = SEARCHES[search]
+    network = {"classes": classes, "cut": cut or None, "dtype": dtype}
+    clf, images, labels, bank = planted(arch, batch, **network, search=config)
+    options = {"config": config, "devices": tuple(jax.local_devices())}
+    rivals = rivals_of(clf.head, feature_map_of(clf, images), config)
 
     def explain(clf):  # as a run does it; the bank is there already
-        head, candidates = searchable(clf.head), bank.for_targets(labels)
+        head, candidates = searchable(clf.head), bank.for_targets(labels, rivals)
         return explain_cells(head, candidates, feature_map_of(clf, images), labels, **options)
 
     def whole(clf, candidates, images, labels):
@@ -45,15 +52,15 @@ def measure_row(arch: str, dtype: str, batch: int, classes: int, cut: str, repea
         return explain_cells(searchable(clf.head), candidates, feature_map, labels, **options)
 
     forward = jax.jit(lambda clf, images: clf(images)).lower(clf, images).compile()
-    program = jax.jit(whole).lower(clf, bank.for_targets(labels), images, labels).compile()
-    rest = searching(clf.head, bank, feature_map_of(clf, images), labels)
+    program = jax.jit(whole).lower(clf, bank.for_targets(labels, rivals), images, labels).compile()
+    rest = searching(clf.head, bank, feature_map_of(clf, images), labels, search=config)
     forward_s, explain_s, rest_s = median_times(
         [partial(forward, clf, images), partial(explain, clf), rest], repeats
     )
     found = explain(clf)
     stats = jax.local_devices()[0].memory_stats() or {}
     row = {
-        "arch": arch + (f" cut {cut}" if cut else ""),
+        "arch": arch + (f" cut {cut}" if cut else "") + (" matched" if rivals is not None else ""),
         "batch": batch,
         "dtype": dtype,
         "classes": classes,
@@ -81,11 +88,12 @@ def measure(
     dtype: str = "float32",
     classes: int = 200,
     cut: str = "",
+    search: str = "paper",
     repeats: int = 7,
 ) -> dict[str, Any]:
     """Explanations over plain classification, for every combination of what stands in commas."""
     settings = itertools.product(arch.split(","), dtype.split(","), map(int, batch.split(",")))
-    more = classes, cut, repeats
+    more = classes, cut, search, repeats
     return {"rows": [show(in_own_process(measure_row, *setting, *more)) for setting in settings]}
 
 
@@ -95,4 +103,5 @@ if __name__ == "__main__":
         batch="sizes",
         dtype="float32, bfloat16",
         cut="where the head begins, as in `fgvce explain --help`",
+        search="paper, or matched (evidence, with all cells of each reference)",
     )
